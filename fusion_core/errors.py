@@ -1,0 +1,27 @@
+"""Every error that a caller can cause. Their messages say what was wrong and what to do next."""
+
+from __future__ import annotations
+
+
+class FusionError(Exception):
+    """Base of all errors that this project raises on purpose."""
+
+
+class TokenizerError(FusionError):
+    """A tokenizer cannot be named, found, read or used as asked."""
+
+
+class TextError(FusionError):
+    """A text cannot be encoded, such as one with a lone surrogate."""
+
+
+class AlignmentError(FusionError):
+    """Two encodings cannot be aligned as asked."""
+
+
+class MappingError(FusionError):
+    """A vocabulary mapping cannot be computed, read, or used with these tokenizers."""
+
+
+class Cancelled(FusionError):
+    """The caller stopped a long computation."""

@@ -1,0 +1,200 @@
+"""Tokenizers that the `tokenizers` library runs, from the contents of a `tokenizer.json`."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tokenizers
+from numpy.typing import NDArray
+
+from fusion_core.errors import TokenizerError
+from fusion_core.tokenizers._definition import Definition
+from fusion_core.tokenizers._pieces import Spelling, byte_of_piece, speller
+from fusion_core.tokenizers._roles import guess_roles
+from fusion_core.tokenizers._spans import Normalised
+from fusion_core.tokenizers._tokenizer import RawEncoding
+from fusion_core.tokenizers._vocabulary import EntryKind, Vocabulary
+
+Json = dict[str, Any]
+
+
+class HuggingFaceBackend:
+    """Runs a `tokenizers.Tokenizer` without its post-processor, truncation and padding."""
+
+    def __init__(self, definition: Json) -> None:
+        self._definition = definition
+        self._tokenizer = _build(definition)
+        self._unprefixed: tokenizers.Tokenizer | None = None
+        self._probe: tokenizers.Tokenizer | None = None
+
+    def encode(self, text: str, *, parse_special: bool) -> RawEncoding:
+        runner = self._tokenizer
+        if parse_special:
+            runner = _build(self._definition)
+            runner.encode_special_tokens = False
+        encoding = runner.encode(text, add_special_tokens=False)
+        ranges = np.asarray(encoding.offsets, dtype=np.int64).reshape(-1, 2)
+        return RawEncoding(np.asarray(encoding.ids, dtype=np.int32), ranges)
+
+    def normalise(self, text: str) -> Normalised | None:
+        normalizer = self._tokenizer.normalizer
+        if normalizer is None:
+            return None
+        if self._probe is None:
+            # One token per normalised character: its offsets say which original characters it came from.
+            probe = tokenizers.Tokenizer(tokenizers.models.WordLevel({"?": 0}, unk_token="?"))
+            probe.normalizer = normalizer
+            probe.pre_tokenizer = tokenizers.pre_tokenizers.Split(tokenizers.Regex(r"(?m)."), "isolated")
+            self._probe = probe
+        normalised = normalizer.normalize_str(text)
+        offsets = np.asarray(self._probe.encode(text).offsets, dtype=np.int64).reshape(-1, 2)
+        if len(offsets) != len(normalised):
+            return None
+        return Normalised(normalised, offsets[:, 0], offsets[:, 1])
+
+    def encode_fragments(self, texts: Sequence[str]) -> list[list[int]]:
+        if self._unprefixed is None:
+            self._unprefixed = _build(_without_prefix(self._definition))
+        encodings = self._unprefixed.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
+
+
+def _build(definition: Json) -> tokenizers.Tokenizer:
+    try:
+        runner = tokenizers.Tokenizer.from_str(json.dumps(definition))
+    except Exception as error:  # the library raises bare Exceptions
+        raise TokenizerError(f"not a valid tokenizer.json: {error}") from error
+    runner.encode_special_tokens = True
+    return runner
+
+
+def _walk(node: Any) -> Iterator[Json]:
+    """Every component of a normalizer, pre-tokenizer or decoder, sequences opened."""
+    if isinstance(node, dict):
+        yield node
+        for key in ("normalizers", "pretokenizers", "decoders", "processors"):
+            for child in node.get(key) or ():
+                yield from _walk(child)
+
+
+def _without_prefix(definition: Json) -> Json:
+    """The same tokenizer, made not to put a space in front of a text."""
+    changed = copy.copy(definition)
+    changed["normalizer"] = copy.deepcopy(definition.get("normalizer"))
+    changed["pre_tokenizer"] = copy.deepcopy(definition.get("pre_tokenizer"))
+    for part in ("normalizer", "pre_tokenizer"):
+        for node in _walk(changed[part]):
+            if node.get("normalizers"):
+                node["normalizers"] = [n for n in node["normalizers"] if n.get("type") != "Prepend"]
+            if node.get("type") == "Metaspace":
+                node["prepend_scheme"] = "never"
+                node.pop("add_prefix_space", None)
+            elif node.get("type") == "ByteLevel":
+                node["add_prefix_space"] = False
+    if (changed["normalizer"] or {}).get("type") == "Prepend":
+        changed["normalizer"] = None
+    return changed
+
+
+def _spelling(definition: Json) -> Spelling:
+    """How pieces write bytes, from the decoder, or from what is there in its stead."""
+    parts = ("decoder", "pre_tokenizer", "normalizer")
+    kinds = {part: [node.get("type") for node in _walk(definition.get(part))] for part in parts}
+    if "ByteLevel" in kinds["decoder"] or (not kinds["decoder"] and "ByteLevel" in kinds["pre_tokenizer"]):
+        return Spelling.BYTE_LEVEL
+    model = definition["model"].get("type")
+    if "WordPiece" in kinds["decoder"] or model == "WordPiece":
+        return Spelling.WORDPIECE
+    marks = json.dumps([definition.get(part) for part in parts], ensure_ascii=False)
+    if "Metaspace" in (*kinds["decoder"], *kinds["pre_tokenizer"]) or "▁" in marks or model == "Unigram":
+        return Spelling.METASPACE
+    return Spelling.PLAIN
+
+
+def _model_pieces(model: Json) -> dict[str, int]:
+    vocab = model.get("vocab")
+    if isinstance(vocab, dict):
+        return {str(piece): int(i) for piece, i in vocab.items()}
+    if isinstance(vocab, list):  # Unigram: [piece, score] each
+        return {str(row[0]): i for i, row in enumerate(vocab)}
+    raise TokenizerError("not a valid tokenizer.json: its model has no vocabulary")
+
+
+_KIND_NAMES = {
+    ("BPE", Spelling.BYTE_LEVEL): "byte-level BPE",
+    ("BPE", Spelling.METASPACE): "BPE with space markers",
+    ("Unigram", Spelling.METASPACE): "Unigram",
+    ("WordPiece", Spelling.WORDPIECE): "WordPiece",
+}
+
+
+def _kind_name(model: Json, spelling: Spelling) -> str:
+    name = str(model.get("type") or "BPE")
+    if name == "BPE" and model.get("byte_fallback"):
+        return "BPE with byte fallback"
+    return _KIND_NAMES.get((name, spelling), name)
+
+
+def _vocabulary(definition: Json, spelling: Spelling, config: Json) -> Vocabulary:
+    model, added = definition["model"], definition.get("added_tokens") or []
+    pieces = _model_pieces(model)
+    ids = [*pieces.values(), *(int(token["id"]) for token in added)]
+    if not ids or min(ids) < 0 or max(ids) >= 1 << 24:
+        raise TokenizerError("not a valid tokenizer.json: its vocabulary is empty or has ids out of range")
+    if len(set(pieces.values())) != len(pieces):
+        raise TokenizerError("not a valid tokenizer.json: two pieces of its vocabulary have the same id")
+    size = max(ids) + 1
+    names, canonical = [""] * size, [b""] * size
+    kinds: NDArray[np.uint8] = np.full(size, EntryKind.UNUSED, dtype=np.uint8)
+    spell = speller(
+        spelling,
+        prefix=model.get("continuing_subword_prefix") or "",
+        suffix=model.get("end_of_word_suffix") or "",
+    )
+    for piece, i in pieces.items():
+        byte = byte_of_piece(piece) if model.get("byte_fallback") else None
+        names[i] = piece
+        canonical[i] = spell(piece) if byte is None else bytes([byte])
+        kinds[i] = EntryKind.NORMAL if byte is None else EntryKind.BYTE
+    for token in added:
+        i, content = int(token["id"]), str(token["content"])
+        names[i] = content
+        if token.get("special"):
+            canonical[i], kinds[i] = b"", EntryKind.SPECIAL
+        else:
+            text = content.replace("▁", " ") if spelling is Spelling.METASPACE else content
+            canonical[i], kinds[i] = text.encode("utf-8", "replace"), EntryKind.NORMAL
+    unknown = model.get("unk_token")
+    if unknown is None and model.get("type") == "Unigram" and model.get("unk_id") is not None:
+        unknown = names[int(model["unk_id"])]
+    by_piece = {names[i]: i for i in np.flatnonzero(kinds != EntryKind.UNUSED)[::-1].tolist()}
+    special = {names[i]: i for i in np.flatnonzero(kinds == EntryKind.SPECIAL)[::-1].tolist()}
+    roles = guess_roles(by_piece, special, config, unknown)
+    for i in roles.values():
+        canonical[i], kinds[i] = b"", EntryKind.SPECIAL
+    return Vocabulary.build(names, canonical, kinds, roles)
+
+
+def define(source: Json, config: Mapping[str, Any]) -> Definition:
+    """A definition from a parsed `tokenizer.json` and, if there is one, the `tokenizer_config.json` beside it."""
+    model = source.get("model")
+    if not isinstance(model, dict):
+        raise TokenizerError("not a valid tokenizer.json: it has no 'model'")
+    definition = {
+        **source,
+        "truncation": None,
+        "padding": None,
+        "post_processor": None,
+    }
+    spelling = _spelling(definition)
+    special = {role: config[role] for role in ("bos_token", "eos_token", "pad_token", "unk_token") if config.get(role)}
+    return Definition(
+        kind=_kind_name(model, spelling),
+        identity=json.dumps([definition, special], sort_keys=True).encode(),
+        vocabulary=lambda: _vocabulary(definition, spelling, special),
+        backend=lambda: HuggingFaceBackend(definition),
+    )

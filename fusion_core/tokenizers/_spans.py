@@ -1,0 +1,156 @@
+"""Byte spans of tokens in the original text.
+
+Three ways, from the strictest to the most lenient, and the first that explains every token is taken:
+
+1. the canonical bytes spell the text (up to leading spaces that the tokenizer adds or drops);
+2. the canonical bytes spell the text as the tokenizer normalises it, and the normalisation says
+   which original characters each of its own came from;
+3. the tokenizer reports a range of original characters per token (WordPiece, unknown tokens).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fusion_core.text import byte_offsets
+from fusion_core.tokenizers._pieces import SPACE_MARK
+
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Normalised:
+    """A text as a tokenizer reads it.
+
+    Attributes:
+        text: the normalised text, m characters.
+        starts, ends: int64[m], the range of characters of the original text that each one came from.
+    """
+
+    text: str
+    starts: Ints
+    ends: Ints
+
+
+@dataclass(frozen=True)
+class Spans:
+    """`starts`, `ends` (int64[n] bytes), `exact` and `closed` (bool[n]); see `Encoding`."""
+
+    starts: Ints
+    ends: Ints
+    exact: Bools
+    closed: Bools
+
+
+def find_spans(
+    text: str,
+    data: bytes,
+    tokens: list[bytes],
+    normalise: Callable[[], Normalised | None],
+    ranges: Callable[[], NDArray[np.int64] | None],
+) -> Spans | None:
+    """Spans of `tokens` (canonical bytes) in `text` (whose UTF-8 form is `data`), or None if nothing explains them.
+
+    Args:
+        normalise: gives the text as the tokenizer reads it.
+        ranges: gives int64[n, 2], the range of characters that the tokenizer reports for each token.
+    """
+    edges = np.zeros(len(tokens) + 1, dtype=np.int64)
+    np.cumsum(np.fromiter(map(len, tokens), dtype=np.int64, count=len(tokens)), out=edges[1:])
+    spelled = b"".join(tokens)
+    shift = _space_shift(spelled, data)
+    if shift is not None:
+        positions = np.clip(edges + shift, 0, len(data))
+        whole = np.ones(len(tokens), dtype=np.bool_)
+        return Spans(positions[:-1], positions[1:], whole, whole.copy())
+    normalised = normalise()
+    if normalised is not None:
+        read = normalised.text.replace(SPACE_MARK, " ").encode("utf-8", "surrogatepass")
+        shift = _space_shift(spelled, read)
+        if shift is not None:
+            return _through_normalisation(text, np.clip(edges + shift, 0, len(read)), normalised)
+    reported = ranges()
+    return None if reported is None else _from_ranges(text, data, tokens, reported)
+
+
+def _space_shift(spelled: bytes, text: bytes) -> int | None:
+    """What to add to an offset in `spelled` to get one in `text`, if they differ in leading spaces alone."""
+    if spelled == text:
+        return 0
+    a, b = spelled.lstrip(b" "), text.lstrip(b" ")
+    return (len(text) - len(b)) - (len(spelled) - len(a)) if a == b else None
+
+
+def _through_normalisation(text: str, edges: Ints, normalised: Normalised) -> Spans:
+    """Spans from `edges` (int64[n + 1], byte offsets in the normalised text)."""
+    offsets = byte_offsets(text)
+    ours = byte_offsets(normalised.text.replace(SPACE_MARK, " "))
+    starts, ends = offsets[normalised.starts], offsets[normalised.ends]
+    starts, ends = np.maximum.accumulate(starts), np.maximum.accumulate(ends)
+    kept = np.fromiter(
+        (
+            char == original or (char == SPACE_MARK and original == " ")
+            for char, original in zip(
+                normalised.text,
+                (text[a:b] for a, b in zip(normalised.starts.tolist(), normalised.ends.tolist(), strict=True)),
+                strict=True,
+            )
+        ),
+        dtype=np.bool_,
+        count=len(normalised.text),
+    )
+    marker = np.fromiter((c in (SPACE_MARK, " ") for c in normalised.text), dtype=np.bool_, count=len(normalised.text))
+    # The position of an edge seen from the left (where a token ends) and from the right (where the next one starts)
+    # differs where the normalisation dropped characters in between.
+    total = len(normalised.text)
+    at = np.searchsorted(ours, edges, side="right") - 1
+    before, after = np.clip(at - 1, 0, None), np.clip(at, None, total - 1)
+    between = ours[at] == edges
+    left = np.where(at > 0, ends[before], 0)
+    right = np.where(at < total, starts[after], offsets[-1])
+    # An empty range before an edge is a character that shares its origin with the next one, unless it is an added space.
+    partial = (at > 0) & (starts[before] == ends[before]) & ~marker[before]
+    clean = np.where(between, (left <= right) & ~partial, kept[after])
+    inside = starts[after] + np.where(kept[after], edges - ours[after], 0)
+    dirty = np.where(between, np.minimum(left, right), inside)
+    left = np.where(between & clean, left, dirty)
+    right = np.where(between & clean, right, dirty)
+    token_starts = np.maximum.accumulate(right[:-1])
+    token_ends = np.maximum(np.maximum.accumulate(left[1:]), token_starts)
+    return Spans(token_starts, token_ends, clean[:-1] & clean[1:], clean[1:])
+
+
+def _from_ranges(text: str, data: bytes, tokens: list[bytes], ranges: NDArray[np.int64]) -> Spans:
+    """Spans from the ranges of characters that the tokenizer reports, refined where tokens split a character."""
+    offsets = byte_offsets(text)
+    limit = len(offsets) - 1
+    first = np.maximum.accumulate(offsets[np.clip(ranges[:, 0], 0, limit)])
+    last = np.maximum(np.maximum.accumulate(offsets[np.clip(ranges[:, 1], 0, limit)]), first)
+    count = len(tokens)
+    starts, ends = first.copy(), last.copy()
+    exact = np.ones(count, dtype=np.bool_)
+    closed = np.ones(count, dtype=np.bool_)
+    # A run is a stretch of tokens whose reported ranges overlap: they share characters.
+    overlap = first[1:] < last[:-1]
+    run_starts = np.flatnonzero(np.concatenate(([True], ~overlap))) if count else np.zeros(0, dtype=np.int64)
+    run_ends = np.append(run_starts[1:], count)
+    for a, b in zip(run_starts.tolist(), run_ends.tolist(), strict=True):
+        if b - a == 1:
+            continue
+        low, high = int(first[a]), int(last[b - 1])
+        shift = _space_shift(b"".join(tokens[a:b]), data[low:high])
+        if shift is not None:
+            edges = np.cumsum([0, *map(len, tokens[a:b])]) + shift + low
+            edges = np.clip(edges, low, high)
+            starts[a:b], ends[a:b] = edges[:-1], edges[1:]
+            continue
+        exact[a:b] = False
+        closed[a : b - 1] = False
+        ends[a : b - 1] = first[a + 1 : b]
+        starts[a + 1 : b] = ends[a : b - 1]
+    return Spans(starts, ends, exact, closed)

@@ -1,0 +1,49 @@
+"""The workspace folder: where caches live, and how a file gets there whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import platformdirs
+
+VARIABLE = "FUSESCOPE_WORKSPACE"
+
+
+def workspace() -> Path:
+    """The workspace folder: `$FUSESCOPE_WORKSPACE`, else the platform's per-user data folder."""
+    named = os.environ.get(VARIABLE)
+    return Path(named).expanduser() if named else platformdirs.user_data_path("fusescope", appauthor=False)
+
+
+def cache_path(kind: str, key: str, suffix: str) -> Path:
+    """Where the cache entry `key` of `kind` is kept, whether or not it is there."""
+    return workspace() / "cache" / kind / f"{key}{suffix}"
+
+
+def digest(*parts: bytes | str) -> str:
+    """SHA-256 over `parts`, each preceded by its length so that no two lists collide."""
+    state = hashlib.sha256()
+    for part in parts:
+        data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
+        state.update(len(data).to_bytes(8, "little"))
+        state.update(data)
+    return state.hexdigest()
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`, renamed onto it when the block ends well and removed when it does not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=".part-", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""The textbook formulations that the fast ones are compared with."""

@@ -1,0 +1,1 @@
+"""The headless side: the command line now, teaching and training on it."""
