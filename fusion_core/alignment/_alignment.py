@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion_core.alignment._methods import Options, method_named
+from fusion_core.alignment._dtw import pair_cost
+from fusion_core.alignment._methods import Options, method_named, warp_strings
 from fusion_core.errors import AlignmentError
 from fusion_core.text import show_bytes
 from fusion_core.tokenizers import Encoding, Tokenizer
@@ -114,21 +115,25 @@ class Alignment:
             inexact=share(inexact, len(self.source) + tokens, 0.0),
         )
 
+    @cached_property
+    def edge_costs(self) -> NDArray[np.float64]:
+        """float64[e]: what each linked pair costs under the method's own measure; 0 but for `dtw`."""
+        if self.method != "dtw":
+            return np.zeros(len(self.edges))
+        a, b = (warp_strings(side, self.options.compare) for side in (self.source, self.target))
+        pairs = [(a[i], b[j]) for i, j in self.edges.tolist()]
+        return np.array([pair_cost(x, y, self.options.cost) for x, y in pairs], dtype=np.float64)
+
     def reason(self, edge: int) -> str:
         """Why the edge is there, in words."""
         i, j = self.edges[edge].tolist()
         if self.method == "exact":
             return "the same bytes in the same place"
         if self.method == "dtw":
-            from fusion_core.alignment._dtw import dtw
-            from fusion_core.alignment._methods import warp_strings
-
-            a = warp_strings(self.source, self.options.compare)[i]
-            b = warp_strings(self.target, self.options.compare)[j]
-            return f"on the cheapest path; this pair costs {dtw([a], [b], self.options.cost)[1]:g}"  # type: ignore[arg-type]
+            return f"on the cheapest path; this pair costs {self.edge_costs[edge]:g}"
         low = max(self.source.starts[i], self.target.starts[j])
         high = min(self.source.ends[i], self.target.ends[j])
-        return f"both cover bytes {low} to {high}"
+        return f"both cover bytes {low}–{high}"
 
     def to_frame(self) -> pd.DataFrame:
         """One row per edge: both tokens with index, id, piece and span, the group and its kind."""

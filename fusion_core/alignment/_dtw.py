@@ -7,7 +7,6 @@ from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from rapidfuzz import process
 from rapidfuzz.distance import Levenshtein
 
 from fusion_core.errors import AlignmentError
@@ -84,12 +83,14 @@ def dtw(source: Sequence[str], target: Sequence[str], cost: Cost = "edit") -> tu
     return edges, float(value)
 
 
+def pair_cost(a: str, b: str, cost: str = "edit") -> float:
+    """What `dtw` makes of one pair of strings."""
+    distance: float = Levenshtein.distance(a, b)
+    return distance * CONTAINED if cost == "containment" and (a in b or b in a) else distance
+
+
 def cost_matrix(source: Sequence[str], target: Sequence[str], cost: Cost = "edit") -> NDArray[np.float64]:
     """float64[n, m]: what each pair costs under `dtw`. Meant to be looked at: memory grows with n * m."""
-    distances = process.cdist(source, target, scorer=Levenshtein.distance, dtype=np.int32).astype(np.float64)
-    if cost == "containment":
-        for i, a in enumerate(source):
-            for j, b in enumerate(target):
-                if a in b or b in a:
-                    distances[i, j] *= CONTAINED
-    return distances
+    return np.array([[pair_cost(a, b, cost) for b in target] for a in source], dtype=np.float64).reshape(
+        len(source), len(target)
+    )

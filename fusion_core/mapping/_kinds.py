@@ -91,7 +91,7 @@ def map_vocabulary(
     if kind == "statistical":
         mapping = statistical(provenance, source, target, texts or (), method, cost, progress)
     else:
-        table = _table(source, target, kind, form, texts or (), progress)
+        table = _table(source, target, kind, form, texts or (), progress, cache)
         mapping = from_best(provenance, table.best, table.distance, table.ties, target.size)
     if cache:
         try:
@@ -102,12 +102,19 @@ def map_vocabulary(
 
 
 def _table(
-    source: Tokenizer, target: Tokenizer, kind: str, form: str, texts: Sequence[str], progress: Progress | None
+    source: Tokenizer,
+    target: Tokenizer,
+    kind: str,
+    form: str,
+    texts: Sequence[str],
+    progress: Progress | None,
+    cache: bool,
 ) -> Table:
     if kind == "hard":
         return identical(source, target, form)
     if kind == "soft":
         return soft(source, target, form, progress)
     if kind == "cooccurrence":
-        return cooccurrence(source, target, form, texts, progress)
+        base = map_vocabulary(source, target, kind="soft", form=form, progress=progress, cache=cache)
+        return cooccurrence(Table(base.best.copy(), base.distance, base.ties), source, target, form, texts)
     return first_token(source, target, progress)

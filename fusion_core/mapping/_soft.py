@@ -52,15 +52,13 @@ def _cosine(a: dict[int, int], b: dict[int, int]) -> float:
     return float(dot / norm)
 
 
-def cooccurrence(
-    source: Tokenizer, target: Tokenizer, form: str, texts: Sequence[str], progress: Progress | None
-) -> Table:
-    """Like `soft`, but among several nearest entries the one whose neighbours on a corpus are most alike.
+def cooccurrence(table: Table, source: Tokenizer, target: Tokenizer, form: str, texts: Sequence[str]) -> Table:
+    """`table` as `soft` returns it, with the entries changed whose ties the corpus can decide: to the nearest entry
+    whose neighbours there are most alike.
 
     A token's vector counts the entries within `WINDOW` tokens that both vocabularies have, so that vectors of both
     sides can be compared (cosine). Tokens that the corpus does not show keep the lowest id.
     """
-    table = soft(source, target, form, progress)
     anchored = identical(source, target, form).best
     source_rows = [source.encode(text).ids.tolist() for text in texts]
     target_rows = [target.encode(text).ids.tolist() for text in texts]

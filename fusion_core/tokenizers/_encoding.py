@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion_core.text import utf8
+from fusion_core.text import grapheme_boundaries, utf8
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,6 +60,12 @@ class Encoding:
         """bytes[n]: each token's canonical bytes."""
         canonical = self.tokenizer.vocabulary.canonical
         return [canonical[i] for i in self.ids.tolist()]
+
+    @cached_property
+    def splits_character(self) -> NDArray[np.bool_]:
+        """bool[n]: the token starts or ends inside what a reader sees as one character (UAX #29)."""
+        whole = grapheme_boundaries(self.text)
+        return np.asarray(~np.isin(self.starts, whole) | ~np.isin(self.ends, whole) | ~self.closed)
 
     def to_frame(self) -> pd.DataFrame:
         """One row per token: id, piece, canonical bytes, span, and whether the span is exact."""

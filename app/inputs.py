@@ -1,0 +1,120 @@
+"""What every page asks for: two tokenizers and a text. All of it is in the URL."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NoReturn
+
+import streamlit as st
+
+from app import results, texts
+from fusion_core.errors import FusionError
+from fusion_core.tokenizers import SAMPLES, Tokenizer
+
+OWN = "Your own"
+
+
+def plain(text: str) -> str:
+    """`text` such that Markdown shows it as it is."""
+    return "".join(f"\\{char}" if char in "\\`*_{}[]()#+-.!|<>$:~&\"'" else char for char in text)
+
+
+def stop_with(error: FusionError) -> NoReturn:
+    """Show an error of ours, and nothing else below it."""
+    st.error(plain(str(error)), icon=":material/error:")
+    st.stop()
+
+
+def pick_tokenizers() -> tuple[Tokenizer, Tokenizer]:
+    """The two pickers, and what they name; an error of ours ends the page with its message."""
+    names = [sample.name for sample in SAMPLES.values() if sample.installed]
+    if not names:
+        st.info("No sample tokenizers are installed; type a hub id or a path, or run `make app` again.")
+    chosen = []
+    columns = st.columns(2)
+    for column, side, default in zip(columns, ("source", "target"), (0, 1), strict=True):
+        chosen.append(
+            column.selectbox(
+                f"{side.capitalize()} tokenizer",
+                names,
+                index=min(default, len(names) - 1) if names else None,
+                key=side,
+                bind="query-params",
+                accept_new_options=True,
+                placeholder="a sample, a hub id, or a path",
+                help="A sample, or type a hub id (`Qwen/Qwen3-0.6B`), `tiktoken:o200k_base`, or the path of a "
+                "tokenizer.json, .model, .tiktoken, tekken.json or .gguf file.",
+            )
+        )
+    loaded = []
+    for side, name in zip(("source", "target"), chosen, strict=True):
+        if not name:
+            st.info(f"Choose a {side} tokenizer.")
+            st.stop()
+        try:
+            with st.spinner(f"Loading {name} …", show_time=True):
+                loaded.append(results.tokenizer(name))
+        except FusionError as error:
+            stop_with(error)
+    return loaded[0], loaded[1]
+
+
+@dataclass(frozen=True)
+class Text:
+    """The text of a page: `text` is what is analysed, `full_bytes` how long it was before it was cut."""
+
+    text: str
+    full_bytes: int
+
+    @property
+    def cut(self) -> bool:
+        """Whether only the start of the text is analysed."""
+        return self.full_bytes > texts.LIMIT_BYTES
+
+
+def _remember(text: str) -> None:
+    for name in ("text", "text_id"):
+        if name in st.query_params:
+            del st.query_params[name]
+    if text:
+        st.query_params.update(texts.remember(text))
+
+
+def pick_text() -> Text:
+    """The text pickers: an example, the user's own text, or an uploaded file."""
+    choice = st.segmented_control(
+        "Text",
+        [*texts.EXAMPLES, OWN],
+        default="Prose",
+        key="example",
+        bind="query-params",
+        required=True,
+    )
+    if choice != OWN:
+        return _bounded(texts.EXAMPLES[choice or "Prose"])
+    if "own_text" not in st.session_state:
+        recalled = texts.recall(st.query_params.get("text"), st.query_params.get("text_id"))
+        st.session_state.own_text = recalled or ""
+    left, right = st.columns([3, 1])
+    uploaded = right.file_uploader("or a text file", type=["txt", "md", "py", "json", "jsonl", "csv"], key="upload")
+    if uploaded is not None and st.session_state.get("uploaded") != uploaded.file_id:
+        st.session_state.uploaded = uploaded.file_id
+        try:
+            st.session_state.own_text = uploaded.getvalue().decode("utf-8")
+        except UnicodeDecodeError as error:
+            right.error(f"The file is not UTF-8 (byte {error.start}). Convert it first, for example with iconv.")
+    text = left.text_area("Your text", key="own_text", height=140, persist_state="session") or ""
+    _remember(text)
+    return _bounded(text)
+
+
+def _bounded(text: str) -> Text:
+    size = len(text.encode("utf-8", "surrogatepass"))
+    bounded = Text(texts.clip(text), size)
+    if bounded.cut:
+        st.warning(
+            f"This text has {size / 1e6:.1f} MB; the page works on its first {texts.LIMIT_BYTES // 1000} KB. "
+            "For all of it: `fusescope align SOURCE TARGET --file TEXT`.",
+            icon=":material/content_cut:",
+        )
+    return bounded

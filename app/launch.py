@@ -1,0 +1,33 @@
+"""Start the Streamlit server: an argument list, this machine only, the folders that it may read in its environment."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from app.paths import VARIABLE
+
+
+def launch(*, port: int, address: str, allow: Sequence[Path], browser: bool) -> int:
+    """Run the app until it is stopped; returns the server's exit code."""
+    script = Path(__file__).with_name("main.py")
+    roots = [Path.cwd(), *allow]
+    environment = {**os.environ, VARIABLE: os.pathsep.join(str(root.expanduser().resolve()) for root in roots)}
+    options = {
+        "server.address": address,
+        "server.port": str(port),
+        "server.headless": "false" if browser and os.environ.get("CI") is None else "true",
+        "server.maxUploadSize": "20",
+        "server.fileWatcherType": "none",
+        "browser.gatherUsageStats": "false",
+        "client.toolbarMode": "minimal",
+    }
+    command = [sys.executable, "-m", "streamlit", "run", str(script)]
+    command += [f"--{name}={value}" for name, value in options.items()]
+    try:
+        return subprocess.run(command, env=environment, check=False).returncode  # noqa: S603  # a list, never a shell
+    except KeyboardInterrupt:
+        return 0

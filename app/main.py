@@ -1,0 +1,16 @@
+"""The app's entry: `fusescope app` runs this script."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from app.pages import alignment, vocabulary
+
+st.set_page_config(page_title="fusescope", page_icon=":material/join_inner:", layout="wide")
+st.navigation(
+    [
+        st.Page(alignment.render, title="Alignment", icon=":material/compare_arrows:", url_path="alignment", default=True),
+        st.Page(vocabulary.render, title="Vocabulary", icon=":material/dictionary:", url_path="vocabulary"),
+    ],
+    position="top",
+).run()

@@ -1,0 +1,159 @@
+"""How do the tokens of two tokenizers line up on a text?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import streamlit as st
+
+from app import figures, results, strip
+from app.inputs import pick_text, pick_tokenizers, stop_with
+from fusion_core.alignment import COMPARES, COSTS, METHODS, Alignment, Difference, difference
+from fusion_core.errors import FusionError
+from fusion_core.tokenizers import Tokenizer
+
+_NONE = "nothing"
+
+
+@dataclass(frozen=True)
+class _Choice:
+    method: str
+    against: str
+    cost: str
+    compare: str
+    invisible: bool
+
+
+def _pick_method() -> _Choice:
+    columns = st.columns([1.2, 1.2, 1, 1, 1.2], vertical_alignment="bottom")
+    method = columns[0].selectbox(
+        "Method",
+        list(METHODS),
+        key="method",
+        bind="query-params",
+        help="\n\n".join(f"**{name}**: {method.about}" for name, method in METHODS.items()),
+    )
+    against = columns[1].selectbox(
+        "Compare with", [_NONE, *(name for name in METHODS if name != method)], key="against", bind="query-params"
+    )
+    warps = "dtw" in (method, against)
+    cost = columns[2].selectbox(
+        "DTW cost",
+        COSTS,
+        key="cost",
+        bind="query-params",
+        disabled=not warps,
+        help="edit: FuseLLM. containment: FuseChat, a tenth where one token contains the other.",
+    )
+    compare = columns[3].selectbox(
+        "DTW compares",
+        COMPARES,
+        key="compare",
+        bind="query-params",
+        disabled=not warps,
+        help="bytes: what the tokens spell. pieces: how the tokenizers store them, as FuseLLM does.",
+    )
+    invisible = columns[4].toggle("Show invisible characters", value=True, key="invisible", bind="query-params")
+    return _Choice(method, against, cost, compare, invisible)
+
+
+def _align(source: Tokenizer, target: Tokenizer, text: str, method: str, choice: _Choice) -> Alignment:
+    return results.alignment(source.name, target.name, text, method, choice.cost, choice.compare)
+
+
+def _show_figures(alignment: Alignment, compared: Difference | None) -> None:
+    quality = alignment.quality
+    entries = [
+        ("Shared boundaries", f"{quality.shared_boundaries:.1%}", "Target positions where the source has read exactly "
+         "the same text: only there are the two models' predictions about the same thing."),
+        ("Equal one to one", f"{quality.equal_one_to_one:.1%}", "Target tokens linked to one source token that spells "
+         "the same bytes: where FuseLLM's published rule transfers."),
+        ("Bytes beyond 1:1", f"{quality.bytes_beyond_one_to_one:.1%}", "Share of the text in groups larger than 1:1."),
+        ("Source tokens / byte", f"{quality.source_tokens_per_byte:.3f}", f"{len(alignment.source):,} tokens"),
+        ("Target tokens / byte", f"{quality.target_tokens_per_byte:.3f}", f"{len(alignment.target):,} tokens"),
+    ]  # fmt: skip
+    if alignment.method == "dtw":
+        entries.append(("Path cost", f"{alignment.cost:g}", "What the cheapest path costs."))
+    if compared is not None:
+        entries.append(("Agreement", f"{compared.agreement:.1%}", "Links of both methods as a share of all links."))
+    for column, (label, value, about) in zip(st.columns(len(entries)), entries, strict=True):
+        column.metric(label, value, help=about)
+
+
+def _show_strip(alignment: Alignment, compared: Difference | None, invisible: bool) -> None:
+    starts = strip.pages(alignment)
+    page = 0
+    if len(starts) > 2:
+        count = len(starts) - 1
+        page = st.number_input(f"Part of the text (1 to {count})", 1, count, key="part", bind="query-params") - 1
+    key = (id(alignment), id(compared and compared.second), page, invisible)
+    data = results.derived(
+        "strip", key, lambda: (strip.payload(alignment, starts[page], starts[page + 1], invisible, compared), alignment)
+    )[0]
+    selected = strip.show(data, st.query_params.get("token"), key="strip")
+    if selected:
+        st.query_params["token"] = selected
+    elif "token" in st.query_params:
+        del st.query_params["token"]
+
+
+def _show_tables(alignment: Alignment, compared: Difference | None) -> None:
+    names = ["Groups", "Links", *(["Disagreements"] if compared else []), *(["Cost matrix"] if alignment.cost else [])]
+    tabs = dict(zip(names, st.tabs(names), strict=True))
+    with tabs["Groups"]:
+        st.dataframe(alignment.group_frame(), hide_index=True, height=320)
+    with tabs["Links"]:
+        st.dataframe(alignment.to_frame(), hide_index=True, height=320)
+    if compared is not None:
+        with tabs["Disagreements"]:
+            frame = compared.to_frame()
+            if frame.empty:
+                st.success("Both methods link exactly the same tokens.")
+            else:
+                st.caption(f"{len(frame):,} links that only one of the two methods has.")
+                st.dataframe(frame, hide_index=True, height=320)
+    if "Cost matrix" in tabs:
+        with tabs["Cost matrix"]:
+            if max(len(alignment.source), len(alignment.target)) > figures.MATRIX_TOKENS:
+                st.caption(f"The first {figures.MATRIX_TOKENS} tokens of each side. Drag to zoom, double-click to reset.")
+            st.plotly_chart(figures.cost_heat_map(alignment), key="matrix")
+    left, right, _ = st.columns([1, 1, 4])
+    left.download_button(
+        "Links as CSV",
+        lambda: alignment.to_frame().to_csv(index=False).encode(),
+        "alignment.csv",
+        "text/csv",
+        on_click="ignore",
+        key="csv",
+    )
+    right.download_button(
+        "All as JSON",
+        lambda: alignment.to_json().encode("utf-8", "replace"),
+        "alignment.json",
+        "application/json",
+        on_click="ignore",
+        key="json",
+    )
+
+
+def render() -> None:
+    """The Alignment page."""
+    source, target = pick_tokenizers()
+    text = pick_text()
+    choice = _pick_method()
+    if not text.text:
+        st.info("The text is empty: type or upload one, or choose an example.")
+        st.stop()
+    try:
+        with st.spinner("Aligning …"):
+            alignment = _align(source, target, text.text, choice.method, choice)
+            compared = None
+            if choice.against != _NONE:
+                compared = difference(alignment, _align(source, target, text.text, choice.against, choice))
+    except FusionError as error:
+        stop_with(error)
+    if source.fingerprint == target.fingerprint:
+        st.info("Both sides are the same tokenizer, so everything links one to one.")
+    _show_figures(alignment, compared)
+    _show_strip(alignment, compared, choice.invisible)
+    _show_tables(alignment, compared)

@@ -1,0 +1,231 @@
+"""Which entries of one vocabulary have no counterpart in the other, and what would a mapping do with them?"""
+
+from __future__ import annotations
+
+import pandas as pd
+import streamlit as st
+from numpy.typing import NDArray
+
+from app import figures, results
+from app.inputs import Text, pick_text, pick_tokenizers, stop_with
+from fusion_core.errors import FusionError
+from fusion_core.mapping import (
+    BREAKDOWNS,
+    FORMS,
+    KINDS,
+    VocabularyMapping,
+    breakdown,
+    disagreements,
+    nearest_targets,
+    occurrences,
+)
+from fusion_core.text import show_bytes
+from fusion_core.tokenizers import Tokenizer
+
+_ROWS = 500
+_SORTS = {
+    "id": (["id"], [True]),
+    "distance, farthest first": (["distance", "id"], [False, True]),
+    "ties, most first": (["ties", "id"], [False, True]),
+    "collisions, most first": (["collisions", "id"], [False, True]),
+    "occurrences, most first": (["occurrences", "id"], [False, True]),
+}
+_SHOW = ("all", "not in the target", "exact")
+
+
+def _table(source: Tokenizer, target: Tokenizer, maps: dict[str, VocabularyMapping]) -> pd.DataFrame:
+    """One row per source entry with what hard, soft and first-token mapping do with it."""
+    soft = maps["soft"].to_frame(source, target)
+    return pd.DataFrame(
+        {
+            "id": soft["id"],
+            "piece": soft["piece"],
+            "text": soft["text"],
+            "hard target": maps["hard"].to_frame(source, target)["target_piece"],
+            "soft target": soft["target_piece"],
+            "distance": soft["distance"],
+            "ties": soft["ties"],
+            "first-token target": maps["first-token"].to_frame(source, target)["target_piece"],
+            "collisions": soft["collisions"],
+        }
+    )
+
+
+def _show_picture(source: Tokenizer, maps: dict[str, VocabularyMapping], counts: NDArray | None) -> None:
+    by = st.segmented_control(
+        "Break down by", list(BREAKDOWNS), default="script", key="by", bind="query-params", required=True
+    )
+    tables = {kind: breakdown(mapping, source, by or "script", counts) for kind, mapping in maps.items()}
+    overall = breakdown(maps["soft"], source, "all", counts).iloc[0]
+    total = int(overall["total"])
+    unit = "tokens of the text" if counts is not None else "entries"
+    columns = st.columns(4)
+    columns[0].metric(f"Source {unit}", f"{total:,}")
+    columns[1].metric("Exact counterpart", f"{overall['exact'] / max(total, 1):.1%}")
+    columns[2].metric("Soft only", f"{(total - overall['exact'] - overall['not mapped']) / max(total, 1):.1%}")
+    hit = maps["soft"].collisions
+    columns[3].metric(
+        "Most crowded target",
+        f"{int(hit.max()) if len(hit) else 0:,}",
+        help="How many source entries soft mapping sends to one and the same target entry.",
+    )
+    st.plotly_chart(figures.outcome_bars(tables), key="bars")
+
+
+def _show_table(table: pd.DataFrame, counts: NDArray | None) -> None:
+    st.subheader("Entries")
+    columns = st.columns([2, 1, 1.4])
+    wanted = columns[0].text_input(
+        "Search", key="search", bind="query-params", placeholder="part of an entry or of a target, or an id"
+    )
+    show = columns[1].selectbox("Show", _SHOW, key="show", bind="query-params")
+    sorts = [name for name in _SORTS if counts is not None or "occurrences" not in name]
+    order = columns[2].selectbox("Sort by", sorts, key="sort", bind="query-params")
+    rows = table
+    if counts is not None:
+        rows = rows.assign(occurrences=counts[rows["id"].to_numpy()])
+        rows = rows[rows["occurrences"] > 0]
+    if show != "all":
+        rows = rows[(rows["hard target"] == "") == (show == "not in the target")]
+    if wanted:
+        hit = rows["id"].astype(str) == wanted
+        for column in ("piece", "text", "soft target"):
+            hit |= rows[column].str.contains(wanted, regex=False)
+        rows = rows[hit]
+    keys, ascending = _SORTS[order]
+    rows = rows.sort_values(keys, ascending=ascending, kind="stable")
+    if rows.empty:
+        st.info("No entry matches.")
+        return
+    st.caption(f"{len(rows):,} entries" + (f", the first {_ROWS} shown" if len(rows) > _ROWS else ""))
+    event = st.dataframe(
+        rows.head(_ROWS), hide_index=True, height=360, on_select="rerun", selection_mode="single-row", key="entries"
+    )
+    picked = event.selection.rows
+    if picked and st.session_state.get("picked") != (picked, wanted, show, order):
+        st.session_state.picked = (picked, wanted, show, order)
+        st.session_state.entry = int(rows["id"].iloc[picked[0]])
+    st.download_button(
+        "These entries as CSV",
+        lambda: rows.to_csv(index=False).encode("utf-8", "replace"),
+        "vocabulary.csv",
+        "text/csv",
+        on_click="ignore",
+        key="vocabulary_csv",
+    )
+
+
+def _show_entry(source: Tokenizer, target: Tokenizer, text: Text, form: str) -> None:
+    st.subheader("One entry")
+    entry = st.number_input(
+        "Source id (or click a row above)", 0, source.size - 1, key="entry", bind="query-params", step=1
+    )
+    data = source.canonical_bytes(entry)
+    facts = pd.DataFrame(
+        {
+            "piece": [source.piece(entry)],
+            "text": [show_bytes(data, invisible=True)],
+            "bytes": [data.hex(" ").upper()],
+            "special": ["yes" if source.is_special(entry) else "no"],
+            "role": [source.role(entry) or ""],
+        }
+    )
+    st.dataframe(facts, hide_index=True)
+    left, right = st.columns(2)
+    with left:
+        st.markdown("**Ten nearest targets**")
+        if data:
+            st.dataframe(nearest_targets(source, target, entry), hide_index=True)
+        else:
+            st.caption("A special token: it maps by its role or name, never by edit distance.")
+    with right:
+        st.markdown("**What each kind does with it**")
+        rows = []
+        for kind in KINDS:
+            if kind in ("cooccurrence", "statistical") and not text.text:
+                continue
+            own = text.text if kind in ("cooccurrence", "statistical") else ""
+            mapping = results.mapping(source, target, kind, form if kind in ("hard", "soft") else "bytes", own)
+            ids, weights = mapping.targets(entry)
+            named = [f"{target.piece(j)} ({w:.0%})" for j, w in zip(ids[:5].tolist(), weights[:5], strict=True)]
+            rows.append(
+                {
+                    "kind": kind,
+                    "targets": ", ".join(named) or "none",
+                    "distance": int(mapping.distance[entry]),
+                    "lost mass": f"{mapping.lost_mass([entry])[0]:.0%}",
+                }
+            )
+        st.dataframe(pd.DataFrame(rows), hide_index=True)
+    st.markdown("**Where it occurs in the text**")
+    places = _occurrences(source, text.text, entry)
+    if places.empty:
+        st.caption("It does not occur in the current text.")
+    else:
+        st.dataframe(places, hide_index=True)
+
+
+def _occurrences(source: Tokenizer, text: str, entry: int, limit: int = 50) -> pd.DataFrame:
+    encoding = source.encode(text)
+    rows = []
+    for k in (encoding.ids == entry).nonzero()[0][:limit].tolist():
+        low, high = int(encoding.starts[k]), int(encoding.ends[k])
+        before, after = encoding.data[max(0, low - 40) : low], encoding.data[high : high + 40]
+        rows.append(
+            {
+                "token": k,
+                "byte": low,
+                "before": show_bytes(before),
+                "entry": show_bytes(encoding.data[low:high], invisible=True),
+                "after": show_bytes(after),
+            }
+        )
+    return pd.DataFrame(rows, columns=["token", "byte", "before", "entry", "after"])
+
+
+def _show_disagreements(
+    source: Tokenizer, target: Tokenizer, maps: dict[str, VocabularyMapping], counts: NDArray | None
+) -> None:
+    st.subheader("Hard against soft")
+    frame = disagreements(maps["hard"], maps["soft"], source, target, counts)
+    if counts is None:
+        frame = frame.drop(columns="occurrences")
+    if frame.empty:
+        st.success("Hard and soft mapping treat all of these entries alike.")
+        return
+    st.caption(
+        f"{len(frame):,} entries that hard mapping loses and soft mapping sends somewhere, the worst first: damage is the "
+        "edit distance per character" + (" times the occurrences in the text." if counts is not None else ".")
+    )
+    st.dataframe(frame.head(_ROWS), hide_index=True, height=320)
+
+
+def render() -> None:
+    """The Vocabulary page."""
+    source, target = pick_tokenizers()
+    text = pick_text()
+    columns = st.columns([1, 1, 2], vertical_alignment="bottom")
+    form = columns[0].selectbox(
+        "Compare",
+        FORMS,
+        key="form",
+        bind="query-params",
+        help="bytes: what entries spell. pieces: how they are stored, as FuseLLM compares them.",
+    )
+    weighted = columns[1].toggle(
+        "Weigh by the text", key="weighted", bind="query-params", help="Count entries as often as they occur in the text."
+    )
+    try:
+        maps = {
+            kind: results.mapping(source, target, kind, form if kind != "first-token" else "bytes")
+            for kind in ("hard", "soft", "first-token")
+        }
+        counts = occurrences(source, text.text) if weighted and text.text else None
+        key = (source.fingerprint, target.fingerprint, form)
+        table = results.derived("vocabulary", key, lambda: _table(source, target, maps))
+        _show_picture(source, maps, counts)
+        _show_table(table, counts)
+        _show_entry(source, target, text, form)
+        _show_disagreements(source, target, maps, counts)
+    except FusionError as error:
+        stop_with(error)

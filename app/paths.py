@@ -1,0 +1,42 @@
+"""Which tokenizers the app may read: what is typed into a browser must not open any file of this machine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from fusion_core.errors import TokenizerError
+from fusion_core.tokenizers import SAMPLES
+from fusion_core.workspace import workspace
+
+# Folders that the app may read, besides the workspace; `fusescope app` sets it.
+VARIABLE = "FUSESCOPE_ALLOW"
+
+
+def roots() -> list[Path]:
+    """The folders that a typed path may lie in."""
+    named = [Path(part) for part in os.environ.get(VARIABLE, "").split(os.pathsep) if part]
+    return [root.expanduser().resolve() for root in (workspace(), *named)]
+
+
+def permitted(name: str) -> str:
+    """`name` if the app may load it: a sample, a tiktoken encoding, a hub id, or a path inside one of `roots`.
+
+    Raises:
+        TokenizerError: the path, symlinks followed, lies elsewhere.
+    """
+    name = name.strip()
+    if name in SAMPLES or name.startswith("tiktoken:") or "\0" in name:
+        return name
+    path = Path(name).expanduser()
+    try:
+        real = path.resolve()
+        looks_like_path = path.is_absolute() or name.startswith(("~", ".")) or path.exists()
+    except (OSError, RuntimeError, ValueError):
+        raise TokenizerError(f"{name[:80]!r} is no usable path") from None
+    if looks_like_path and not any(real.is_relative_to(root) for root in roots()):
+        raise TokenizerError(
+            f"{name!r} lies outside the folders that this app may read; copy it into the workspace folder, "
+            "or start the app with: fusescope app --allow FOLDER"
+        )
+    return name
