@@ -12,9 +12,7 @@ from fusion_core.mapping import OUTCOMES
 # Rows and columns of a cost matrix that are drawn at most.
 MATRIX_TOKENS = 150
 
-OUTCOME_COLORS = dict(
-    zip(OUTCOMES, ("#009e73", "#56b4e9", "#e69f00", "#d55e00", "#7a3ff2", "#8c8c8c"), strict=True)
-)
+OUTCOME_COLORS = dict(zip(OUTCOMES, ("#009e73", "#56b4e9", "#e69f00", "#d55e00", "#7a3ff2", "#8c8c8c"), strict=True))
 
 
 def cost_heat_map(alignment: Alignment) -> go.Figure:
@@ -22,7 +20,7 @@ def cost_heat_map(alignment: Alignment) -> go.Figure:
     sides = [
         warp_strings(side, alignment.options.compare)[:MATRIX_TOKENS] for side in (alignment.source, alignment.target)
     ]
-    matrix = cost_matrix(*sides, alignment.options.cost)  # type: ignore[arg-type]  # checked when it was aligned
+    matrix = cost_matrix(sides[0], sides[1], alignment.options.cost)
     source, target = ([f"{i} {text}" for i, text in enumerate(side)] for side in sides)
     inside = (alignment.edges < [len(source), len(target)]).all(axis=1)
     path = alignment.edges[inside]
@@ -49,7 +47,12 @@ def cost_heat_map(alignment: Alignment) -> go.Figure:
     ticks = {"tickmode": "array", "tickfont": {"size": 10}, "showgrid": False}
     step = max(1, max(map(len, sides)) // 50)
     figure.update_layout(
-        xaxis={**ticks, "title": "target", "tickvals": list(range(0, len(target), step)), "ticktext": _clip(target, step)},
+        xaxis={
+            **ticks,
+            "title": "target",
+            "tickvals": list(range(0, len(target), step)),
+            "ticktext": _clip(target, step),
+        },
         yaxis={
             **ticks,
             "title": "source",
@@ -69,7 +72,7 @@ def _clip(labels: list[str], step: int) -> list[str]:
     return [label[:14].replace("<", "‹").replace("&", "＆") for label in labels[::step]]
 
 
-def outcome_bars(tables: dict[str, pd.DataFrame], limit: int = 14) -> go.Figure:
+def outcome_bars(tables: dict[str, pd.DataFrame], limit: int = 8) -> go.Figure:
     """Stacked shares of how entries map: one bar for each kind of mapping and group, groups by size.
 
     Args:

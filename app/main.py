@@ -9,7 +9,9 @@ from app.pages import alignment, vocabulary
 st.set_page_config(page_title="fusescope", page_icon=":material/join_inner:", layout="wide")
 st.navigation(
     [
-        st.Page(alignment.render, title="Alignment", icon=":material/compare_arrows:", url_path="alignment", default=True),
+        st.Page(
+            alignment.render, title="Alignment", icon=":material/compare_arrows:", url_path="alignment", default=True
+        ),
         st.Page(vocabulary.render, title="Vocabulary", icon=":material/dictionary:", url_path="vocabulary"),
     ],
     position="top",

@@ -70,7 +70,8 @@ def payload(
     kinds = alignment.kinds[first:last].tolist()
     empty = len(groups) == 0
     spans = [(0, 0), (0, 0)] if empty else [(int(groups[0, c]), int(groups[-1, c + 1])) for c in (0, 2)]
-    drawn, of_token = [], ({}, {})
+    drawn = []
+    of_token: tuple[dict[int, int], dict[int, int]] = ({}, {})
     for row, kind in zip(groups.tolist(), kinds, strict=True):
         members = [list(range(row[0], row[1])), list(range(row[2], row[3]))]
         drawn.append({"kind": kind, "tokens": members})

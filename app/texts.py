@@ -1,4 +1,4 @@
-"""Texts: the examples, and the user's own, which the URL carries while they are short and the workspace keeps when not."""
+"""Texts: the examples, and the user's own, which the URL carries if they are short and the workspace keeps if not."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from fusion_core.errors import AlignmentError, Cancelled, FusionError, MappingError, TextError, TokenizerError
+from fusion_core.errors import AlignmentError, FusionError, MappingError, TextError, TokenizerError
 
 if TYPE_CHECKING:
     from fusion_core.alignment import Alignment, align
@@ -32,7 +32,6 @@ __all__ = [
     "SAMPLES",
     "Alignment",
     "AlignmentError",
-    "Cancelled",
     "Encoding",
     "FusionError",
     "MappingError",

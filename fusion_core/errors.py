@@ -21,7 +21,3 @@ class AlignmentError(FusionError):
 
 class MappingError(FusionError):
     """A vocabulary mapping cannot be computed, read, or used with these tokenizers."""
-
-
-class Cancelled(FusionError):
-    """The caller stopped a long computation."""

@@ -96,7 +96,7 @@ def show_bytes(data: bytes, *, invisible: bool = False) -> str:
 def _script_of_char(char: str) -> str:
     match = _SCRIPT_PATTERN.match(char)
     if match is not None and match.lastgroup is not None:
-        return match.lastgroup
+        return str(match.lastgroup)
     if char.isdigit():
         return "Digits"
     if char.isspace():

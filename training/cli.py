@@ -99,10 +99,7 @@ def tokenizers(output: OutputFormat = Format.table) -> None:
     print_table(
         "Samples",
         ["name", "kind", "size", "installed", "about"],
-        [
-            [s.name, s.kind, s.size, "yes" if s.installed else f"no: {s.install}", s.about]
-            for s in SAMPLES.values()
-        ],
+        [[s.name, s.kind, s.size, "yes" if s.installed else f"no: {s.install}", s.about] for s in SAMPLES.values()],
     )
     print_table("A tokenizer is named by", ["form", "example"], [[form, name] for form, name in NAME_FORMS.items()])
 
@@ -141,7 +138,10 @@ def align(
         ["target tokens linked one to one and equal", f"{quality.equal_one_to_one:.1%}"],
         ["target tokens linked at all", f"{quality.linked:.1%}"],
         ["bytes in groups larger than 1:1", f"{quality.bytes_beyond_one_to_one:.1%}"],
-        ["tokens per byte, source and target", f"{quality.source_tokens_per_byte:.3f}, {quality.target_tokens_per_byte:.3f}"],
+        [
+            "tokens per byte, source and target",
+            f"{quality.source_tokens_per_byte:.3f}, {quality.target_tokens_per_byte:.3f}",
+        ],
         ["tokens without an exact span", f"{quality.inexact:.1%}"],
     ]
     if method == "dtw":

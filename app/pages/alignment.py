@@ -115,7 +115,9 @@ def _show_tables(alignment: Alignment, compared: Difference | None) -> None:
     if "Cost matrix" in tabs:
         with tabs["Cost matrix"]:
             if max(len(alignment.source), len(alignment.target)) > figures.MATRIX_TOKENS:
-                st.caption(f"The first {figures.MATRIX_TOKENS} tokens of each side. Drag to zoom, double-click to reset.")
+                st.caption(
+                    f"The first {figures.MATRIX_TOKENS} tokens of each side. Drag to zoom, double-click to reset."
+                )
             st.plotly_chart(figures.cost_heat_map(alignment), key="matrix")
     left, right, _ = st.columns([1, 1, 4])
     left.download_button(
@@ -138,6 +140,7 @@ def _show_tables(alignment: Alignment, compared: Difference | None) -> None:
 
 def render() -> None:
     """The Alignment page."""
+    st.caption("How two tokenizers cut the same text, and which of their tokens belong together.")
     source, target = pick_tokenizers()
     text = pick_text()
     choice = _pick_method()

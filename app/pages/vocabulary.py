@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
 import pandas as pd
 import streamlit as st
 from numpy.typing import NDArray
@@ -33,6 +36,20 @@ _SORTS = {
 _SHOW = ("all", "not in the target", "exact")
 
 
+@dataclass(frozen=True)
+class _View:
+    """What the page is about: two tokenizers, their mappings, and occurrences in the text if they are to count.
+
+    `key` identifies all of it, for results that are kept.
+    """
+
+    source: Tokenizer
+    target: Tokenizer
+    maps: dict[str, VocabularyMapping]
+    counts: NDArray[np.int64] | None
+    key: tuple[str, ...]
+
+
 def _table(source: Tokenizer, target: Tokenizer, maps: dict[str, VocabularyMapping]) -> pd.DataFrame:
     """One row per source entry with what hard, soft and first-token mapping do with it."""
     soft = maps["soft"].to_frame(source, target)
@@ -51,19 +68,23 @@ def _table(source: Tokenizer, target: Tokenizer, maps: dict[str, VocabularyMappi
     )
 
 
-def _show_picture(source: Tokenizer, maps: dict[str, VocabularyMapping], counts: NDArray | None) -> None:
+def _show_picture(view: _View) -> None:
     by = st.segmented_control(
         "Break down by", list(BREAKDOWNS), default="script", key="by", bind="query-params", required=True
     )
-    tables = {kind: breakdown(mapping, source, by or "script", counts) for kind, mapping in maps.items()}
-    overall = breakdown(maps["soft"], source, "all", counts).iloc[0]
+
+    def tabulate(by: str) -> dict[str, pd.DataFrame]:
+        return {kind: breakdown(mapping, view.source, by, view.counts) for kind, mapping in view.maps.items()}
+
+    tables = results.derived("breakdown", (*view.key, by), lambda: tabulate(by or "script"))
+    overall = results.derived("breakdown", (*view.key, "all"), lambda: tabulate("all"))["soft"].iloc[0]
     total = int(overall["total"])
-    unit = "tokens of the text" if counts is not None else "entries"
+    unit = "tokens of the text" if view.counts is not None else "entries"
     columns = st.columns(4)
     columns[0].metric(f"Source {unit}", f"{total:,}")
     columns[1].metric("Exact counterpart", f"{overall['exact'] / max(total, 1):.1%}")
     columns[2].metric("Soft only", f"{(total - overall['exact'] - overall['not mapped']) / max(total, 1):.1%}")
-    hit = maps["soft"].collisions
+    hit = view.maps["soft"].collisions
     columns[3].metric(
         "Most crowded target",
         f"{int(hit.max()) if len(hit) else 0:,}",
@@ -72,7 +93,7 @@ def _show_picture(source: Tokenizer, maps: dict[str, VocabularyMapping], counts:
     st.plotly_chart(figures.outcome_bars(tables), key="bars")
 
 
-def _show_table(table: pd.DataFrame, counts: NDArray | None) -> None:
+def _show_table(table: pd.DataFrame, counts: NDArray[np.int64] | None) -> None:
     st.subheader("Entries")
     columns = st.columns([2, 1, 1.4])
     wanted = columns[0].text_input(
@@ -183,25 +204,30 @@ def _occurrences(source: Tokenizer, text: str, entry: int, limit: int = 50) -> p
     return pd.DataFrame(rows, columns=["token", "byte", "before", "entry", "after"])
 
 
-def _show_disagreements(
-    source: Tokenizer, target: Tokenizer, maps: dict[str, VocabularyMapping], counts: NDArray | None
-) -> None:
+def _show_disagreements(view: _View) -> None:
     st.subheader("Hard against soft")
-    frame = disagreements(maps["hard"], maps["soft"], source, target, counts)
-    if counts is None:
-        frame = frame.drop(columns="occurrences")
+    hard, soft = view.maps["hard"], view.maps["soft"]
+    frame = results.derived(
+        "disagreements", view.key, lambda: disagreements(hard, soft, view.source, view.target, view.counts)
+    )
+    weighted = view.counts is not None
     if frame.empty:
         st.success("Hard and soft mapping treat all of these entries alike.")
         return
     st.caption(
-        f"{len(frame):,} entries that hard mapping loses and soft mapping sends somewhere, the worst first: damage is the "
-        "edit distance per character" + (" times the occurrences in the text." if counts is not None else ".")
+        f"{len(frame):,} entries that hard mapping loses and soft mapping sends somewhere, the worst first: damage is "
+        "the edit distance per character" + (" times the occurrences in the text." if weighted else ".")
     )
-    st.dataframe(frame.head(_ROWS), hide_index=True, height=320)
+    shown = frame if weighted else frame.drop(columns="occurrences")
+    st.dataframe(shown.head(_ROWS), hide_index=True, height=320)
 
 
 def render() -> None:
     """The Vocabulary page."""
+    st.caption(
+        "Which entries of the source's vocabulary have a counterpart in the target's, "
+        "and where a mapping sends the rest."
+    )
     source, target = pick_tokenizers()
     text = pick_text()
     columns = st.columns([1, 1, 2], vertical_alignment="bottom")
@@ -213,7 +239,10 @@ def render() -> None:
         help="bytes: what entries spell. pieces: how they are stored, as FuseLLM compares them.",
     )
     weighted = columns[1].toggle(
-        "Weigh by the text", key="weighted", bind="query-params", help="Count entries as often as they occur in the text."
+        "Weigh by the text",
+        key="weighted",
+        bind="query-params",
+        help="Count entries as often as they occur in the text.",
     )
     try:
         maps = {
@@ -222,10 +251,11 @@ def render() -> None:
         }
         counts = occurrences(source, text.text) if weighted and text.text else None
         key = (source.fingerprint, target.fingerprint, form)
+        view = _View(source, target, maps, counts, (*key, text.text if counts is not None else ""))
         table = results.derived("vocabulary", key, lambda: _table(source, target, maps))
-        _show_picture(source, maps, counts)
+        _show_picture(view)
         _show_table(table, counts)
         _show_entry(source, target, text, form)
-        _show_disagreements(source, target, maps, counts)
+        _show_disagreements(view)
     except FusionError as error:
         stop_with(error)

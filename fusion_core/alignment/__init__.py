@@ -1,10 +1,10 @@
 """Which tokens of two tokenizers belong together on a text.
 
-    from fusion_core import align, load_tokenizer
+from fusion_core import align, load_tokenizer
 
-    alignment = align(load_tokenizer("qwen"), load_tokenizer("deepseek"), text="Two tokenizers, one text.")
-    alignment.quality.shared_boundaries
-    alignment.to_frame()
+alignment = align(load_tokenizer("qwen"), load_tokenizer("deepseek"), text="Two tokenizers, one text.")
+alignment.quality.shared_boundaries
+alignment.to_frame()
 """
 
 from fusion_core.alignment._alignment import KINDS, Alignment, Quality, align

@@ -104,10 +104,10 @@ class Alignment:
             return float(part) / whole if whole else empty
 
         wide = self.kinds != 0
-        inexact = np.count_nonzero(~self.source.exact) + np.count_nonzero(~self.target.exact)
+        inexact = int(np.count_nonzero(~self.source.exact)) + int(np.count_nonzero(~self.target.exact))
         return Quality(
-            shared_boundaries=share(np.count_nonzero(self.shared), tokens, 1.0),
-            equal_one_to_one=share(np.count_nonzero(self.equal_edges), tokens, 1.0),
+            shared_boundaries=share(int(np.count_nonzero(self.shared)), tokens, 1.0),
+            equal_one_to_one=share(int(np.count_nonzero(self.equal_edges)), tokens, 1.0),
             linked=share(len(np.unique(self.edges[:, 1])), tokens, 1.0),
             bytes_beyond_one_to_one=share((self.groups[wide, 5] - self.groups[wide, 4]).sum(), size, 0.0),
             source_tokens_per_byte=share(len(self.source), size, 0.0),

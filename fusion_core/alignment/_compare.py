@@ -65,5 +65,5 @@ def difference(first: Alignment, second: Alignment) -> Difference:
         if not np.array_equal(a.ids, b.ids) or a.text != b.text:
             raise AlignmentError("only alignments of the same two encodings can be compared")
     width = max(len(first.target), 1)
-    keys = [alignment.edges[:, 0].astype(np.int64) * width + alignment.edges[:, 1] for alignment in (first, second)]
-    return Difference(first, second, first.edges[~np.isin(*keys)], second.edges[~np.isin(*keys[::-1])])
+    ours, theirs = (edges[:, 0].astype(np.int64) * width + edges[:, 1] for edges in (first.edges, second.edges))
+    return Difference(first, second, first.edges[~np.isin(ours, theirs)], second.edges[~np.isin(theirs, ours)])

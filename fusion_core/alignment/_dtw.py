@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +12,7 @@ from rapidfuzz.distance import Levenshtein
 from fusion_core.errors import AlignmentError
 from fusion_core.kernels import pack
 
-Cost = Literal["edit", "containment"]
-COSTS: tuple[str, ...] = get_args(Cost)
+COSTS = ("edit", "containment")
 
 # FuseChat's factor for a pair of which one string contains the other.
 CONTAINED = 0.1
@@ -22,7 +21,7 @@ CONTAINED = 0.1
 _SHARES = 6
 
 
-def dtw(source: Sequence[str], target: Sequence[str], cost: Cost = "edit") -> tuple[NDArray[np.int32], float]:
+def dtw(source: Sequence[str], target: Sequence[str], cost: str = "edit") -> tuple[NDArray[np.int32], float]:
     """Dynamic time warping of two sequences of strings under their Levenshtein distance.
 
     `D[i, j] = c(i, j) + min(D[i-1, j-1], D[i-1, j], D[i, j-1])`; on the way back ties go to the diagonal, then up (the
@@ -54,7 +53,7 @@ def dtw(source: Sequence[str], target: Sequence[str], cost: Cost = "edit") -> tu
     alphabet = int(codes.max()) + 1 if len(codes) else 1
     longest = int(np.diff(offsets).max())
     distances = np.arange(longest + 1)
-    price: NDArray[np.int32] | NDArray[np.int64] | NDArray[np.float64]
+    price: NDArray[Any]
     if cost == "edit":
         narrow = (longest + 1) * len(ids) < 1 << 28
         price = np.repeat(distances, 2).astype(np.int32 if narrow else np.int64)
@@ -89,7 +88,7 @@ def pair_cost(a: str, b: str, cost: str = "edit") -> float:
     return distance * CONTAINED if cost == "containment" and (a in b or b in a) else distance
 
 
-def cost_matrix(source: Sequence[str], target: Sequence[str], cost: Cost = "edit") -> NDArray[np.float64]:
+def cost_matrix(source: Sequence[str], target: Sequence[str], cost: str = "edit") -> NDArray[np.float64]:
     """float64[n, m]: what each pair costs under `dtw`. Meant to be looked at: memory grows with n * m."""
     return np.array([[pair_cost(a, b, cost) for b in target] for a in source], dtype=np.float64).reshape(
         len(source), len(target)

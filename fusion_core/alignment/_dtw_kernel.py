@@ -228,7 +228,20 @@ def _written(sequence, offsets):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def warp(  # type: ignore[no-untyped-def]
-    source, target, codes, offsets, alphabet, longest, containment, price, shares, infinity, slack, code_type, cost_cells, move_cells
+    source,
+    target,
+    codes,
+    offsets,
+    alphabet,
+    longest,
+    containment,
+    price,
+    shares,
+    infinity,
+    slack,
+    code_type,
+    cost_cells,
+    move_cells,
 ):
     """Edges (int32[e, 2], in path order) and cost of the best path.
 
@@ -287,8 +300,8 @@ def warp(  # type: ignore[no-untyped-def]
             first = max(0, min(centre - width, high + 1))
             last = m - 1 if i == n - 1 else min(m - 1, centre + 1 + width)
             low, high, _ = _row(
-                source[i], target, row, low, high, first, last, infinity, codes, offsets, classes, containment, masks, scratch,
-                pairs, owners, price, rest_target, min(limit - rest_source[i + 1], promise + spare), moves, -1,
+                source[i], target, row, low, high, first, last, infinity, codes, offsets, classes, containment, masks,
+                scratch, pairs, owners, price, rest_target, min(limit - rest_source[i + 1], promise + spare), moves, -1,
             )  # fmt: skip
             if high < low:
                 break
@@ -325,8 +338,8 @@ def warp(  # type: ignore[no-untyped-def]
                 moves = grown
         starts[i] = used
         lows[i + 1], highs[i + 1], _ = _row(
-            source[i], target, row, lows[i], highs[i], 0, m - 1, infinity, codes, offsets, classes, containment, masks, scratch,
-            pairs, owners, price, rest_target, bound - rest_source[i + 1], moves, used if storing else -1,
+            source[i], target, row, lows[i], highs[i], 0, m - 1, infinity, codes, offsets, classes, containment, masks,
+            scratch, pairs, owners, price, rest_target, bound - rest_source[i + 1], moves, used if storing else -1,
         )  # fmt: skip
         used += highs[i + 1] + 2 - lows[i]
     cost = row[m]

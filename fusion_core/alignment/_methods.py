@@ -56,7 +56,7 @@ def _dtw(source: Encoding, target: Encoding, options: Options) -> Links:
     if options.compare not in COMPARES:
         raise AlignmentError(f"unknown compare {options.compare!r}; choose one of {', '.join(COMPARES)}")
     strings = warp_strings(source, options.compare), warp_strings(target, options.compare)
-    edges, cost = dtw(*strings, options.cost)  # type: ignore[arg-type]  # dtw checks the cost's name
+    edges, cost = dtw(*strings, options.cost)
     return Links(edges, cost)
 
 

@@ -1,10 +1,10 @@
 """Which entries of one vocabulary stand for which of another.
 
-    from fusion_core import load_tokenizer, map_vocabulary
+from fusion_core import load_tokenizer, map_vocabulary
 
-    source, target = load_tokenizer("qwen"), load_tokenizer("deepseek")
-    mapping = map_vocabulary(source, target, kind="soft")
-    mapping.to_frame(source, target)
+source, target = load_tokenizer("qwen"), load_tokenizer("deepseek")
+mapping = map_vocabulary(source, target, kind="soft")
+mapping.to_frame(source, target)
 """
 
 from fusion_core.mapping._entries import FORMS

@@ -11,11 +11,19 @@ from fusion_core.tokenizers import Tokenizer
 _CHUNK = 8192
 
 
+def _left_over(data: bytes, first: bytes) -> int:
+    """Characters of `data` that `first` does not spell in full; bytes, where `data` is no text by itself."""
+    try:
+        return max(0, len(data.decode("utf-8")) - len(first.decode("utf-8", "ignore")))
+    except UnicodeDecodeError:
+        return max(0, len(data) - len(first))
+
+
 def first_token(source: Tokenizer, target: Tokenizer, progress: Progress | None) -> Table:
     """The first token of the target's encoding of each source entry.
 
     Entries that are no text by themselves (part of a character) go to the longest target entry that they start with.
-    `distance` is the number of characters that the first token leaves over.
+    `distance` is the number of characters that the first token does not spell in full.
     """
     table = empty_table(source)
     ids = np.flatnonzero(source.vocabulary.spells)
@@ -50,7 +58,7 @@ def first_token(source: Tokenizer, target: Tokenizer, progress: Progress | None)
                     first = longest_prefix(data)
             if first >= 0:
                 table.best[i] = first
-                table.distance[i] = max(0, len(source.vocabulary.texts[i]) - len(target.vocabulary.texts[first]))
+                table.distance[i] = _left_over(data, canonical[first])
                 table.ties[i] = 1
         if progress is not None:
             progress(min(start + _CHUNK, len(ids)), len(ids))

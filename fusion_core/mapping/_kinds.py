@@ -81,7 +81,9 @@ def map_vocabulary(
     provenance = Provenance(
         kind, form, source.name, target.name, source.fingerprint, target.fingerprint, corpus, _version()
     )
-    key = digest(kind, form, source.fingerprint, target.fingerprint, corpus, how, str(_storage.VERSION))
+    key = digest(
+        kind, form, source.fingerprint, target.fingerprint, corpus, how, str(_storage.VERSION), provenance.version
+    )
     path = cache_path("mapping", key[:32], ".parquet")
     if cache and path.exists():
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,13 +87,15 @@ class VocabularyMapping:
         sums = np.concatenate(([0.0], np.cumsum(self.weights, dtype=np.float64)))
         return np.asarray(sums[self.indptr[1:]] - sums[self.indptr[:-1]])
 
-    def _check(self, ids: NDArray[np.int32] | list[int]) -> NDArray[np.int64]:
+    def _check(self, ids: NDArray[np.integer[Any]] | list[int]) -> NDArray[np.int64]:
         checked = np.asarray(ids, dtype=np.int64)
-        if len(checked) and not (0 <= checked.min() and checked.max() < self.source_size):
-            raise MappingError(f"source ids go from 0 to {self.source_size - 1}; got {checked.min()} to {checked.max()}")
+        if len(checked) and not (checked.min() >= 0 and checked.max() < self.source_size):
+            raise MappingError(
+                f"source ids go from 0 to {self.source_size - 1}; got {checked.min()} to {checked.max()}"
+            )
         return checked
 
-    def lost_mass(self, ids: NDArray[np.int32] | list[int]) -> NDArray[np.float64]:
+    def lost_mass(self, ids: NDArray[np.integer[Any]] | list[int]) -> NDArray[np.float64]:
         """float64[len(ids)]: the share of each source id's probability that has nowhere to go."""
         return np.clip(1.0 - self.row_mass[self._check(ids)], 0.0, 1.0)
 
@@ -146,7 +148,7 @@ class VocabularyMapping:
                 "target_id": best,
                 "target_piece": [pieces[j] if j >= 0 else "" for j in best.tolist()],
                 "target_text": [shown[j] if j >= 0 else "" for j in best.tolist()],
-                "outcome": pd.Categorical.from_codes(self.outcome[ids].tolist(), categories=list(OUTCOMES)),
+                "outcome": pd.Categorical([OUTCOMES[k] for k in self.outcome[ids].tolist()], categories=list(OUTCOMES)),
                 "distance": self.distance[ids],
                 "ties": self.ties[ids],
                 "targets": np.diff(self.indptr)[ids],

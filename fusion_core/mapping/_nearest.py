@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,7 +66,7 @@ def all_nearest(
     np.cumsum(found.ties, out=listed[1:])
     collected = np.full(max(int(listed[-1]), 1), -1, dtype=np.int32)
     _search(queries, vocabulary, progress, None, listed, collected)
-    return [np.sort(collected[a:b]) for a, b in zip(listed, listed[1:], strict=False)]
+    return [np.sort(collected[a:b]) for a, b in pairwise(listed.tolist())]
 
 
 def _search(

@@ -52,7 +52,9 @@ def load(path: str | Path, source: Tokenizer | None = None, target: Tokenizer | 
         table = pq.read_table(path)
         header = json.loads((table.schema.metadata or {})[FORMAT.encode()])
         if header["format"] != FORMAT or header["version"] != VERSION:
-            raise MappingError(f"{path} has version {header.get('version')} of the format; this program reads {VERSION}")
+            raise MappingError(
+                f"{path} has version {header.get('version')} of the format; this program reads {VERSION}"
+            )
         ids, weights = table["target_ids"].combine_chunks(), table["weights"].combine_chunks()
         mapping = VocabularyMapping(
             Provenance(**header["provenance"]),

@@ -1,10 +1,10 @@
 """Any tokenizer as pieces, canonical bytes and spans.
 
-    from fusion_core import load_tokenizer
+from fusion_core import load_tokenizer
 
-    tokenizer = load_tokenizer("qwen")
-    encoding = tokenizer.encode("Two tokenizers, one text.")
-    encoding.to_frame()
+tokenizer = load_tokenizer("qwen")
+encoding = tokenizer.encode("Two tokenizers, one text.")
+encoding.to_frame()
 """
 
 from fusion_core.tokenizers._encoding import Encoding

@@ -28,7 +28,7 @@ class Encoding:
         starts, ends: int64[n], byte offsets of each token in the UTF-8 text. Both ascend, spans do not overlap.
             `ends[i]` is how far the text has been read in full once token i is known.
         exact: bool[n], False where the tokenizer's normalisation made one character into several tokens, so that no
-            byte range is the token's own. The last token of such a run owns the character, the ones before it are empty.
+            byte range is the token's own. The last token of such a run owns the character, those before it are empty.
         closed: bool[n], True where the text up to `ends[i]` has been read and nothing beyond it: only such positions
             can be shared boundaries.
     """

@@ -77,7 +77,9 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         reader = gguf.GGUFReader(path)
         prefix = "tokenizer.ggml."
-        fields = {name.removeprefix(prefix): f.contents() for name, f in reader.fields.items() if name.startswith(prefix)}
+        fields = {
+            name.removeprefix(prefix): f.contents() for name, f in reader.fields.items() if name.startswith(prefix)
+        }
     except Exception as error:  # the reader raises whatever the broken bytes lead to
         raise TokenizerError(f"{path} is not a readable GGUF file: {error}") from error
     if not isinstance(fields.get("tokens"), list) or not fields["tokens"]:
@@ -125,7 +127,9 @@ def _byte_level(fields: dict[str, Any]) -> Definition:
         },
     }
     config = {
-        f"{role}_token": tokens[fields[key]] for role, key in _ROLE_KEYS.items() if 0 <= fields.get(key, -1) < len(tokens)
+        f"{role}_token": tokens[fields[key]]
+        for role, key in _ROLE_KEYS.items()
+        if 0 <= fields.get(key, -1) < len(tokens)
     }
     return _huggingface.define(source, config)
 
@@ -158,6 +162,6 @@ def _as_sentencepiece(fields: dict[str, Any], *, unigram: bool) -> bytes:
         # SentencePiece wants each piece once and one unknown piece; GGUF files repeat padding rows.
         name = token if token not in seen and token else f"<gguf_{i}>"
         seen.add(name)
-        role = _UNKNOWN if i == unknown else (_CONTROL if kind == _UNKNOWN else kind)
-        proto.pieces.add(piece=name, score=float(score), type=_UNUSED if name != token else role)
-    return proto.SerializeToString()
+        entry_type = _UNKNOWN if i == unknown else (_CONTROL if kind == _UNKNOWN else kind)
+        proto.pieces.add(piece=name, score=float(score), type=_UNUSED if name != token else entry_type)
+    return bytes(proto.SerializeToString())

@@ -46,7 +46,7 @@ class HuggingFaceBackend:
             return None
         if self._probe is None:
             # One token per normalised character: its offsets say which original characters it came from.
-            probe = tokenizers.Tokenizer(tokenizers.models.WordLevel({"?": 0}, unk_token="?"))
+            probe = tokenizers.Tokenizer(tokenizers.models.WordLevel({"?": 0}, unk_token="?"))  # noqa: S106
             probe.normalizer = normalizer
             probe.pre_tokenizer = tokenizers.pre_tokenizers.Split(tokenizers.Regex(r"(?m)."), "isolated")
             self._probe = probe

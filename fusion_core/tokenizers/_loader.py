@@ -49,7 +49,9 @@ def load_tokenizer(name: str | Path, *, trust_remote_code: bool = False) -> Toke
     """
     label = str(name).strip()
     if not label:
-        raise TokenizerError(f"no tokenizer was named; try {', '.join(list(SAMPLES)[:3])}, a hub id, a folder or a file")
+        raise TokenizerError(
+            f"no tokenizer was named; try {', '.join(list(SAMPLES)[:3])}, a hub id, a folder or a file"
+        )
     if "\0" in label:
         raise TokenizerError("a tokenizer's name cannot hold a NUL character")
     try:
@@ -58,7 +60,9 @@ def load_tokenizer(name: str | Path, *, trust_remote_code: bool = False) -> Toke
         vocabulary = _cache.vocabulary(fingerprint, definition.vocabulary)
         return Tokenizer(label, definition.kind, fingerprint, vocabulary, definition.backend())
     except TokenizerError as error:
-        raise error if repr(label) in str(error) else TokenizerError(f"cannot load tokenizer {label!r}: {error}") from error
+        raise (
+            error if repr(label) in str(error) else TokenizerError(f"cannot load tokenizer {label!r}: {error}")
+        ) from error
     except OSError as error:
         raise TokenizerError(f"cannot load tokenizer {label!r}: {error.strerror or error}") from error
     except (RecursionError, MemoryError) as error:
@@ -114,7 +118,11 @@ def _from_folder(folder: Path, *, trust_remote_code: bool) -> Definition:
             return _from_file(found[0])
         if found:
             raise TokenizerError(f"{folder} holds several {pattern} files; name the one you mean")
-    if (folder / "tokenizer_config.json").exists() or (folder / "vocab.json").exists() or (folder / "vocab.txt").exists():
+    if (
+        (folder / "tokenizer_config.json").exists()
+        or (folder / "vocab.json").exists()
+        or (folder / "vocab.txt").exists()
+    ):
         return _from_transformers(folder, trust_remote_code=trust_remote_code)
     raise TokenizerError(f"{folder} holds none of tokenizer.json, tekken.json, *.model, *.tiktoken, *.gguf, vocab.*")
 

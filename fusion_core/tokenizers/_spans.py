@@ -113,7 +113,7 @@ def _through_normalisation(text: str, edges: Ints, normalised: Normalised) -> Sp
     between = ours[at] == edges
     left = np.where(at > 0, ends[before], 0)
     right = np.where(at < total, starts[after], offsets[-1])
-    # An empty range before an edge is a character that shares its origin with the next one, unless it is an added space.
+    # An empty range before an edge is a character that shares its origin with the next one, or else an added space.
     partial = (at > 0) & (starts[before] == ends[before]) & ~marker[before]
     clean = np.where(between, (left <= right) & ~partial, kept[after])
     inside = starts[after] + np.where(kept[after], edges - ours[after], 0)

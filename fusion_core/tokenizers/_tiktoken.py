@@ -67,9 +67,7 @@ def define_ranks(
     )
 
 
-def _encoding(
-    ranks: Mapping[bytes, int], pattern: str, special: Mapping[str, int], offset: int
-) -> tiktoken.Encoding:
+def _encoding(ranks: Mapping[bytes, int], pattern: str, special: Mapping[str, int], offset: int) -> tiktoken.Encoding:
     try:
         return tiktoken.Encoding(
             "ranks",

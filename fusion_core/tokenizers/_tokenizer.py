@@ -110,8 +110,10 @@ class Tokenizer:
             raw = self.backend.encode(text, parse_special=parse_special)
         except Exception as error:
             raise TokenizerError(f"tokenizer {self.name!r} failed on this text: {error}") from error
-        if len(raw.ids) and not (0 <= raw.ids.min() and raw.ids.max() < self.size):
-            raise TokenizerError(f"tokenizer {self.name!r} returned an id outside its own vocabulary; its file is broken")
+        if len(raw.ids) and not (raw.ids.min() >= 0 and raw.ids.max() < self.size):
+            raise TokenizerError(
+                f"tokenizer {self.name!r} returned an id outside its own vocabulary; its file is broken"
+            )
         canonical = self.vocabulary.canonical
         tokens = [canonical[i] for i in raw.ids.tolist()]
         if parse_special:  # a special token spells nothing, but here its name stands in the text

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -75,12 +76,12 @@ class Vocabulary:
     def spells(self) -> NDArray[np.bool_]:
         """bool[size]: the entry contributes bytes to a text."""
         normal = (self.kinds == EntryKind.NORMAL) | (self.kinds == EntryKind.BYTE)
-        return normal & (np.diff(self.offsets) > 0)
+        return np.asarray(normal & (np.diff(self.offsets) > 0))
 
     @property
     def special(self) -> NDArray[np.bool_]:
         """bool[size]: the entry is a special token."""
-        return self.kinds == EntryKind.SPECIAL
+        return np.asarray(self.kinds == EntryKind.SPECIAL)
 
     def check(self, token_id: int) -> int:
         """`token_id` as it is, or `TokenizerError` if no such row exists."""
@@ -116,7 +117,7 @@ class Vocabulary:
     def canonical(self) -> tuple[bytes, ...]:
         """bytes[size]: the canonical bytes of every entry."""
         blob, bounds = self._blob, self._bounds
-        return tuple(blob[a:b] for a, b in zip(bounds, bounds[1:], strict=False))
+        return tuple(blob[a:b] for a, b in pairwise(bounds))
 
     @cached_property
     def texts(self) -> tuple[str, ...]:
@@ -140,6 +141,4 @@ class Vocabulary:
         import pandas as pd
 
         names = [EntryKind(k).name.lower() for k in self.kinds]
-        return pd.DataFrame(
-            {"id": np.arange(self.size), "piece": self.pieces, "bytes": self.canonical, "kind": names}
-        )
+        return pd.DataFrame({"id": np.arange(self.size), "piece": self.pieces, "bytes": self.canonical, "kind": names})
