@@ -28,9 +28,7 @@ def build_index(codes, offsets, alphabet, classes):  # type: ignore[no-untyped-d
     The postings of a character hold each string with it once, by length and then by index.
     """
     count = len(offsets) - 1
-    longest = 0
-    for t in range(count):
-        longest = max(longest, offsets[t + 1] - offsets[t])
+    longest = (offsets[1:] - offsets[:-1]).max()
     # Strings by length, stable: a counting sort.
     by_length = np.zeros(longest + 2, np.int64)
     for t in range(count):
@@ -39,9 +37,9 @@ def build_index(codes, offsets, alphabet, classes):  # type: ignore[no-untyped-d
         by_length[length + 1] += by_length[length]
     order = np.empty(count, np.int64)
     for t in range(count):
-        length = offsets[t + 1] - offsets[t]
-        order[by_length[length]] = t
-        by_length[length] += 1
+        width = offsets[t + 1] - offsets[t]
+        order[by_length[width]] = t
+        by_length[width] += 1
     starts = np.zeros(alphabet + 1, np.int64)
     seen = np.full(alphabet, -1, np.int64)
     for t in range(count):
@@ -56,14 +54,14 @@ def build_index(codes, offsets, alphabet, classes):  # type: ignore[no-untyped-d
     lengths = np.empty(starts[alphabet], np.int32)
     masks = np.empty(starts[alphabet], np.uint64)
     seen[:] = -1
-    for t in order:
-        for c in range(offsets[t], offsets[t + 1]):
+    for entry in order:
+        for c in range(offsets[entry], offsets[entry + 1]):
             code = codes[c]
-            if seen[code] != t:
-                seen[code] = t
-                targets[at[code]] = t
-                lengths[at[code]] = offsets[t + 1] - offsets[t]
-                masks[at[code]] = classes[t]
+            if seen[code] != entry:
+                seen[code] = entry
+                targets[at[code]] = entry
+                lengths[at[code]] = offsets[entry + 1] - offsets[entry]
+                masks[at[code]] = classes[entry]
                 at[code] += 1
     return starts, targets, lengths, masks
 
