@@ -88,6 +88,9 @@ def _space_shift(spelled: bytes, text: bytes) -> int | None:
 
 def _through_normalisation(text: str, edges: Ints, normalised: Normalised) -> Spans:
     """Spans from `edges` (int64[n + 1], byte offsets in the normalised text)."""
+    if not normalised.text:  # nothing was read: what tokens there are (an added space) stand before the text
+        nowhere, whole = np.zeros(len(edges) - 1, dtype=np.int64), np.ones(len(edges) - 1, dtype=np.bool_)
+        return Spans(nowhere, nowhere.copy(), whole, whole.copy())
     offsets = byte_offsets(text)
     ours = byte_offsets(normalised.text.replace(SPACE_MARK, " "))
     starts, ends = offsets[normalised.starts], offsets[normalised.ends]

@@ -41,7 +41,7 @@ class Backend(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Tokenizer:
     """A loaded tokenizer; `load_tokenizer` makes one.
 
@@ -66,6 +66,9 @@ class Tokenizer:
 
     def __len__(self) -> int:
         return self.vocabulary.size
+
+    def __repr__(self) -> str:
+        return f"Tokenizer({self.name!r}, {self.kind}, {self.size:,} ids)"
 
     @property
     def roles(self) -> dict[str, int]:

@@ -1,0 +1,34 @@
+"""One workspace folder for the run, away from the user's own, and no network."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from fusion_core import Tokenizer, load_tokenizer
+from tests.support import tiny
+
+settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("default")
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def workspace_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("workspace")
+    before = os.environ.get("FUSESCOPE_WORKSPACE")
+    os.environ["FUSESCOPE_WORKSPACE"] = str(folder)
+    yield folder
+    os.environ.pop("FUSESCOPE_WORKSPACE")
+    if before is not None:
+        os.environ["FUSESCOPE_WORKSPACE"] = before
+
+
+@pytest.fixture(scope="session")
+def tinies(workspace_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tokenizer]:
+    """One trained tokenizer of each kind in `tiny.KINDS`."""
+    return {kind: load_tokenizer(tiny.train(kind, tmp_path_factory.mktemp(kind))) for kind in tiny.KINDS}

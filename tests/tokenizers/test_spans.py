@@ -1,0 +1,182 @@
+"""Byte spans: what every tokenizer must keep to on every text, and exact values on the texts that are hard."""
+
+from __future__ import annotations
+
+import unicodedata
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fusion_core import Encoding, TextError, Tokenizer
+from tests.support import tiny
+from tests.support.requires import sample
+
+_HARD = st.sampled_from(
+    ["🙂", "👩‍🔬", "é", "e\u0301", "ﬁ", "½", "İ", "ß", "한", "\r\n", "\t", "  ", " ", "\u200b", "\u00a0", "\0", "中",
+     "<s>", "[CLS]", "</s>", "▁", "Ġ", "##a", "<0x41>", "the", "fox", "Ａ", "ﷺ", "क्षि"]
+)  # fmt: skip
+TEXTS = st.lists(st.one_of(_HARD, st.characters(exclude_categories=["Cs"])), max_size=24).map("".join)
+
+SAMPLES = ("qwen", "deepseek", "qwen3.6", "tekken", "mistral", "mistral-v3", "minilm")
+
+
+def check_order(encoding: Encoding) -> None:
+    size = len(encoding.data)
+    assert encoding.data == encoding.text.encode()
+    starts, ends = encoding.starts, encoding.ends
+    assert len(starts) == len(ends) == len(encoding.exact) == len(encoding.closed) == len(encoding.ids)
+    assert (starts >= 0).all() and (ends <= size).all() and (starts <= ends).all()
+    assert (np.diff(starts) >= 0).all() and (np.diff(ends) >= 0).all()
+    assert (starts[1:] >= ends[:-1]).all()
+
+
+def folded(data: bytes) -> str | None:
+    """What is left of `data` under every normalisation that these tokenizers know, None for part of a character."""
+    try:
+        text = unicodedata.normalize("NFKD", data.decode()).lower()
+    except UnicodeDecodeError:
+        return None
+    kept = (c for c in unicodedata.normalize("NFKD", text) if unicodedata.category(c) not in ("Mn", "Cc", "Cf"))
+    return "".join(kept).replace("▁", " ").replace(" ", "")
+
+
+def check_exact(encoding: Encoding) -> None:
+    """A span that claims to be exact holds what the token spells, up to normalisation."""
+    for k in np.flatnonzero(encoding.exact).tolist():
+        spelled, own = encoding.canonical[k], encoding.data[encoding.starts[k] : encoding.ends[k]]
+        if spelled != own and spelled:
+            assert folded(spelled) == folded(own), (encoding.pieces[k], own)
+
+
+@pytest.mark.parametrize("kind", tiny.KINDS)
+@given(text=TEXTS)
+@settings(max_examples=150)
+def test_spans_are_ordered_and_inside_the_text(tinies: dict[str, Tokenizer], kind: str, text: str) -> None:
+    encoding = tinies[kind].encode(text)
+    check_order(encoding)
+    check_exact(encoding)
+
+
+@pytest.mark.parametrize("kind", tiny.LOSSLESS)
+@given(text=TEXTS)
+def test_lossless_tokens_spell_the_text(tinies: dict[str, Tokenizer], kind: str, text: str) -> None:
+    encoding = tinies[kind].encode(text)
+    assert b"".join(encoding.canonical) == text.encode()
+    assert encoding.exact.all()
+    assert [encoding.data[a:b] for a, b in zip(encoding.starts, encoding.ends, strict=True)] == encoding.canonical
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+@given(text=TEXTS)
+@settings(max_examples=40)
+def test_samples_keep_to_it_too(name: str, text: str) -> None:
+    encoding = sample(name).encode(text)
+    check_order(encoding)
+    check_exact(encoding)
+    if name in ("deepseek", "tekken"):
+        assert b"".join(encoding.canonical) == text.encode()
+
+
+def spelled(encoding: Encoding) -> list[tuple[str, bytes]]:
+    return [
+        (piece, encoding.data[a:b])
+        for piece, a, b in zip(encoding.pieces, encoding.starts.tolist(), encoding.ends.tolist(), strict=True)
+    ]
+
+
+def test_an_emoji_split_over_tokens() -> None:
+    encoding = sample("deepseek").encode("a👩‍🔬b")
+    assert b"".join(encoding.canonical) == "a👩‍🔬b".encode()
+    inside = encoding.splits_character
+    assert not inside[0] and not inside[-1]
+    assert inside[1:-1].any()
+
+
+def test_sentencepiece_adds_a_space_in_front_that_covers_nothing() -> None:
+    encoding = sample("mistral").encode("the world")
+    assert spelled(encoding) == [("▁the", b"the"), ("▁world", b" world")]
+    assert encoding.exact.all()
+
+
+def test_sentencepiece_byte_fallback_covers_single_bytes() -> None:
+    encoding = sample("mistral").encode("🧿")
+    fallback = [(piece, data) for piece, data in spelled(encoding) if piece.startswith("<0x")]
+    assert fallback == [(f"<0x{byte:02X}>", bytes([byte])) for byte in "🧿".encode()]
+
+
+def test_wordpiece_lowers_and_strips_accents_but_spans_stay_on_the_original() -> None:
+    encoding = sample("minilm").encode("Café  ÜBER\r\nNaïve")
+    assert [data.decode() for _, data in spelled(encoding)] == ["Café", "ÜBER", "Naïve"]
+    assert encoding.exact.all()
+
+
+def test_wordpiece_unknown_covers_the_word_that_it_stands_for(tinies: dict[str, Tokenizer]) -> None:
+    encoding = tinies["wordpiece"].encode("the 서울 fox")
+    rows = dict(spelled(encoding))
+    assert rows["[UNK]"] == "서울".encode()
+
+
+def test_composition_gives_the_whole_decomposed_character(tinies: dict[str, Tokenizer]) -> None:
+    """NFC makes one character of two; the tokens of it cover both, or say that they cannot be told apart."""
+    encoding = tinies["byte-bpe-nfc"].encode("cafe\u0301 x")
+    assert b"".join(encoding.canonical) == "café x".encode()
+    assert encoding.ends[-1] == len(encoding.data)
+    inexact = ~encoding.exact
+    for k in np.flatnonzero(inexact).tolist():
+        assert 3 <= encoding.starts[k] <= 6
+    # After the character everything is exact again.
+    assert encoding.exact[encoding.starts >= 6].all()
+
+
+def test_one_character_that_becomes_several_is_marked(tinies: dict[str, Tokenizer]) -> None:
+    """NFKC turns ﬁ into f and i: tokens that each hold one of them have no byte range of their own."""
+    encoding = tinies["unigram-nfkc"].encode("ﬁ")
+    owners = [k for k in range(len(encoding)) if encoding.ends[k] > encoding.starts[k]]
+    assert len(owners) == 1
+    assert (encoding.starts[owners[0]], encoding.ends[owners[0]]) == (0, 3)
+    if len(encoding) > 2:
+        assert not encoding.exact.all()
+
+
+def test_special_tokens_in_the_text_are_text_unless_asked_for() -> None:
+    for name, special in (("deepseek", "<｜end▁of▁sentence｜>"), ("qwen", "<|endoftext|>"), ("mistral", "</s>")):
+        tokenizer = sample(name)
+        literal = tokenizer.encode(f"a{special}b")
+        assert not any(tokenizer.is_special(i) for i in literal.ids.tolist())
+        assert literal.starts[0] == 0 and literal.ends[-1] == len(literal.data)
+    parsed = sample("deepseek").encode("a<｜end▁of▁sentence｜>b", parse_special=True)
+    assert [sample("deepseek").is_special(i) for i in parsed.ids.tolist()] == [False, True, False]
+    assert spelled(parsed)[1][1] == "<｜end▁of▁sentence｜>".encode()
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_line_ends_and_runs_of_spaces(name: str) -> None:
+    text = "a\r\n\r\n    b\t\tc   "
+    encoding = sample(name).encode(text)
+    check_order(encoding)
+    covered = b"".join(data for _, data in spelled(encoding))
+    if name == "minilm":
+        assert covered == b"abc"
+    else:
+        assert covered == text.encode()
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_an_empty_text_has_no_tokens(name: str) -> None:
+    encoding = sample(name).encode("")
+    check_order(encoding)
+    assert encoding.splits_character.shape == encoding.ids.shape
+
+
+def test_a_lone_surrogate_is_named(tinies: dict[str, Tokenizer]) -> None:
+    with pytest.raises(TextError, match=r"lone surrogate \(U\+D83D\) at character 2"):
+        tinies["byte-bpe"].encode("ab\ud83dc")
+
+
+def test_text_of_megabytes() -> None:
+    text = "the quick brown fox, 中文 and 🙂\n" * 30_000
+    encoding = sample("qwen").encode(text)
+    assert encoding.ends[-1] == len(text.encode()) and encoding.exact.all()
+    check_order(encoding)
