@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,11 @@ def workspace_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]
 
 
 @pytest.fixture(scope="session")
-def tinies(workspace_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tokenizer]:
-    """One trained tokenizer of each kind in `tiny.KINDS`."""
-    return {kind: load_tokenizer(tiny.train(kind, tmp_path_factory.mktemp(kind))) for kind in tiny.KINDS}
+def tinies(workspace_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Tokenizer]:
+    """Gives the trained tokenizer of a kind in `tiny.KINDS`."""
+
+    @cache
+    def trained(kind: str) -> Tokenizer:
+        return load_tokenizer(tiny.train(kind, tmp_path_factory.mktemp(kind)))
+
+    return trained

@@ -1,0 +1,235 @@
+"""Every way to name a tokenizer, and what happens with names and files that are wrong."""
+
+from __future__ import annotations
+
+import base64
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fusion_core import SAMPLES, Tokenizer, TokenizerError, load_tokenizer
+from fusion_core.tokenizers import NAME_FORMS
+from tests.support import tiny
+from tests.support.requires import sample
+
+BUNDLED = [name for name in SAMPLES if SAMPLES[name].install.startswith("pip")]
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_samples_are_what_the_table_says(name: str) -> None:
+    tokenizer = sample(name)
+    assert (tokenizer.kind, tokenizer.size) == (SAMPLES[name].kind, SAMPLES[name].size)
+    assert tokenizer.encode("Hello, world").ids.size > 1
+
+
+@pytest.mark.parametrize(
+    ("name", "pieces"),
+    [
+        ("qwen", {"eos": "<|endoftext|>"}),
+        ("deepseek", {"bos": "<｜begin▁of▁sentence｜>", "eos": "<｜end▁of▁sentence｜>"}),
+        ("mistral", {"bos": "<s>", "eos": "</s>", "unk": "<unk>"}),
+        ("tekken", {"bos": "<s>", "eos": "</s>", "unk": "<unk>", "pad": "<pad>"}),
+        ("minilm", {"pad": "[PAD]", "unk": "[UNK]"}),
+    ],
+)
+def test_roles_of_special_tokens(name: str, pieces: dict[str, str]) -> None:
+    tokenizer = sample(name)
+    for role, piece in pieces.items():
+        i = tokenizer.roles[role]
+        assert tokenizer.piece(i) == piece
+        assert tokenizer.is_special(i) and tokenizer.role(i) == role and tokenizer.canonical_bytes(i) == b""
+
+
+def test_canonical_bytes_undo_every_alphabet() -> None:
+    for name, piece, data in (
+        ("deepseek", "Ġhello", b" hello"),
+        ("mistral", "▁the", b" the"),
+        ("mistral", "<0xE4>", b"\xe4"),
+        ("minilm", "##ing", b"ing"),
+    ):
+        tokenizer = sample(name)
+        assert tokenizer.canonical_bytes(tokenizer.vocabulary.by_piece[piece]) == data
+
+
+def test_ids_equal_those_of_the_libraries_themselves() -> None:
+    """Real tokenizers end to end, against the code that their makers ship."""
+    import sentencepiece
+    from mistral_common.tokens.tokenizers.tekken import Tekkenizer
+    from tokenizers import Tokenizer as Reference
+
+    text = "naïve café 🙂 — 東京\r\n  def f(x): return 3.14"
+    deepseek = Reference.from_file(str(SAMPLES["deepseek"].path))
+    assert sample("deepseek").encode(text).ids.tolist() == deepseek.encode(text, add_special_tokens=False).ids
+    mistral = sentencepiece.SentencePieceProcessor(model_file=str(SAMPLES["mistral"].path))
+    assert sample("mistral").encode(text).ids.tolist() == mistral.encode(text)
+    tekken = Tekkenizer.from_file(str(SAMPLES["tekken"].path))
+    assert sample("tekken").encode(text).ids.tolist() == tekken.encode(text, bos=False, eos=False)
+
+
+@pytest.mark.parametrize("kind", tiny.KINDS)
+def test_files_and_their_folders_are_the_same_tokenizer(tinies: Callable[[str], Tokenizer], kind: str) -> None:
+    by_folder = load_tokenizer(Path(tinies(kind).name).parent)
+    assert by_folder.fingerprint == tinies(kind).fingerprint
+    assert by_folder.vocabulary.pieces == tinies(kind).vocabulary.pieces
+
+
+def test_a_tiktoken_file(tmp_path: Path) -> None:
+    ranks = [bytes([b]) for b in range(256)] + [b"th", b"the", b" the"]
+    path = tmp_path / "tiny.tiktoken"
+    path.write_bytes(b"".join(base64.b64encode(token) + f" {i}\n".encode() for i, token in enumerate(ranks)))
+    tokenizer = load_tokenizer(path)
+    assert [bytes(b) for b in tokenizer.encode("the the").canonical] == [b"the", b" the"]
+
+
+def test_gaps_in_the_ids_are_rows_without_an_entry(tmp_path: Path) -> None:
+    vocabulary = {"a": 0, "b": 1, "c": 5}
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(_bpe(vocabulary)))
+    tokenizer = load_tokenizer(path)
+    assert (tokenizer.size, tokenizer.vocabulary.count) == (6, 3)
+    assert tokenizer.piece(3) == "" and tokenizer.canonical_bytes(3) == b"" and not tokenizer.is_special(3)
+    assert tokenizer.encode("abc").ids.tolist() == [0, 1, 5]
+
+
+def _bpe(vocabulary: dict[str, object], **more: object) -> dict[str, object]:
+    model = {"type": "BPE", "vocab": vocabulary, "merges": [], **more}
+    return {"version": "1.0", "model": model, "added_tokens": [], "pre_tokenizer": None, "normalizer": None}
+
+
+@pytest.mark.parametrize("wrong", [-1, 129280, 10**12])
+def test_an_id_out_of_range_is_refused_everywhere(wrong: int) -> None:
+    tokenizer = sample("deepseek")
+    calls: list[Callable[[int], object]] = [
+        tokenizer.piece, tokenizer.canonical_bytes, tokenizer.is_special, tokenizer.role,
+    ]  # fmt: skip
+    for call in calls:
+        with pytest.raises(TokenizerError, match="ids go from 0 to 129279"):
+            call(wrong)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("", "no tokenizer was named"),
+        ("qwne", "did you mean 'qwen'"),
+        ("./nowhere/tokenizer.json", "no file or folder"),
+        ("no such name", "no file or folder"),
+        ("tiktoken:nonsense", "nonsense"),
+        ("a\0b", "NUL"),
+    ],
+)
+def test_a_wrong_name_says_what_was_tried(name: str, says: str) -> None:
+    with pytest.raises(TokenizerError, match=says):
+        load_tokenizer(name)
+
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 8
+_BROKEN: dict[str, tuple[str, bytes]] = {
+    "empty": ("tokenizer.json", b""),
+    "no json": ("tokenizer.json", b"{"),
+    "a list": ("tokenizer.json", b"[]"),
+    "no model": ("tokenizer.json", b"{}"),
+    "ids as text": ("tokenizer.json", json.dumps(_bpe({"a": "x"})).encode()),
+    "negative id": ("tokenizer.json", json.dumps(_bpe({"a": -1})).encode()),
+    "a huge id": ("tokenizer.json", json.dumps(_bpe({"a": 2**40})).encode()),
+    "merges of nothing": ("tokenizer.json", json.dumps(_bpe({"a": 0}, merges=[["x", "y"]])).encode()),
+    "deep nesting": ("tokenizer.json", b"[" * 200_000),
+    "not utf-8": ("tokenizer.json", b"\xff\xfe\x00"),
+    "png as sentencepiece": ("tokenizer.model", PNG),
+    "png as gguf": ("model.gguf", PNG),
+    "cut gguf": ("model.gguf", b"GGUF\x03\x00\x00\x00\xff\xff\xff\xff\xff\xff\xff\x7f"),
+    "tiktoken of nonsense": ("x.tiktoken", b"@@@ 1\n"),
+    "tekken without vocabulary": ("tekken.json", b'{"config": {}, "vocab": []}'),
+    "pickle": ("tokenizer.pkl", pickle.dumps({"a": 1})),
+}
+
+
+@pytest.mark.parametrize("case", _BROKEN)
+def test_a_broken_file_is_an_error_of_ours_that_names_it(case: str, tmp_path: Path) -> None:
+    name, data = _BROKEN[case]
+    path = tmp_path / name
+    path.write_bytes(data)
+    with pytest.raises(TokenizerError, match=name):
+        load_tokenizer(path)
+
+
+def test_a_folder_without_any_tokenizer(tmp_path: Path) -> None:
+    with pytest.raises(TokenizerError, match=r"holds none of tokenizer\.json"):
+        load_tokenizer(tmp_path)
+
+
+def test_a_hub_id_without_network_says_so() -> None:
+    with pytest.raises(TokenizerError, match="the hub did not provide it"):
+        load_tokenizer("nobody/nothing-of-that-name")
+
+
+def test_every_form_of_a_name_is_documented_with_an_example() -> None:
+    assert len(NAME_FORMS) == 9 and all(NAME_FORMS.values())
+
+
+class TestCache:
+    """The vocabulary on disk: used, keyed by the tokenizer's content, and rebuilt when damaged."""
+
+    def _fresh(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+        monkeypatch.setenv("FUSESCOPE_WORKSPACE", str(tmp_path / "ws"))
+        file = tiny.train("byte-bpe", tmp_path)
+        load_tokenizer(file)
+        (cached,) = (tmp_path / "ws" / "cache" / "vocabulary").iterdir()
+        return file, cached
+
+    def test_it_gives_back_the_same_vocabulary(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        file, cached = self._fresh(tmp_path, monkeypatch)
+        warm = load_tokenizer(file).vocabulary
+        cached.unlink()
+        cold = load_tokenizer(file).vocabulary
+        assert warm.pieces == cold.pieces and warm.canonical == cold.canonical and warm.roles == cold.roles
+        assert np.array_equal(warm.kinds, cold.kinds)
+
+    def test_it_is_read_and_not_only_written(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        file, _ = self._fresh(tmp_path, monkeypatch)
+        from fusion_core.tokenizers import _cache
+
+        def never(*args: object) -> None:
+            raise AssertionError("computed again")
+
+        monkeypatch.setattr(_cache, "_to_table", never)
+        load_tokenizer(file)
+
+    @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "text"])
+    def test_damage_is_mended(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str) -> None:
+        file, cached = self._fresh(tmp_path, monkeypatch)
+        data = cached.read_bytes()
+        middle = len(data) // 2
+        cached.write_bytes(
+            {
+                "cut": data[:middle],
+                "flipped": data[:40] + bytes(b ^ 0xFF for b in data[40:60]) + data[60:],
+                "empty": b"",
+                "text": b"not parquet",
+            }[damage]
+        )
+        tokenizer = load_tokenizer(file)
+        assert tokenizer.encode("the fox").canonical == [b"the", b" fox"]
+        assert cached.read_bytes() == data
+
+    def test_the_key_changes_with_the_tokenizer(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        file, _ = self._fresh(tmp_path, monkeypatch)
+        before = load_tokenizer(file).fingerprint
+        source = json.loads(file.read_text())
+        source["added_tokens"][0]["content"] = "<begin>"
+        source["model"]["vocab"]["<begin>"] = source["model"]["vocab"].pop("<s>")
+        file.write_text(json.dumps(source))
+        changed = load_tokenizer(file)
+        assert changed.fingerprint != before and changed.piece(0) == "<begin>"
+        assert len(list((tmp_path / "ws" / "cache" / "vocabulary").iterdir())) == 2
+
+    def test_a_workspace_that_cannot_be_written_is_no_error(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "file").write_text("")
+        monkeypatch.setenv("FUSESCOPE_WORKSPACE", str(tmp_path / "file" / "below"))
+        assert load_tokenizer(tiny.train("byte-bpe", tmp_path)).size > 256
