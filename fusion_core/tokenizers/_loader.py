@@ -65,6 +65,11 @@ def load_tokenizer(name: str | Path, *, trust_remote_code: bool = False) -> Toke
         ) from error
     except OSError as error:
         raise TokenizerError(f"cannot load tokenizer {label!r}: {error.strerror or error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        # What a damaged definition raises when its vocabulary or its backend is at last asked for.
+        raise TokenizerError(
+            f"cannot load tokenizer {label!r}: its definition is damaged ({type(error).__name__}: {error})"
+        ) from error
     except (RecursionError, MemoryError) as error:
         raise TokenizerError(f"cannot load tokenizer {label!r}: the file is nested too deeply or too large") from error
 

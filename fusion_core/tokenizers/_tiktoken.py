@@ -155,6 +155,14 @@ def define_named(name: str) -> Definition:
     return Definition(definition.kind, definition.identity, definition.vocabulary, lambda: TiktokenBackend(encoding))
 
 
+# The special tokens of tekken files that name none, in the order of Mistral's own code.
+TEKKEN_SPECIAL = (
+    "<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_RESULTS]",
+    "[/TOOL_RESULTS]", "[TOOL_CALLS]", "[IMG]", "<pad>", "[IMG_BREAK]", "[IMG_END]", "[PREFIX]", "[MIDDLE]",
+    "[SUFFIX]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[TOOL_CONTENT]",
+)  # fmt: skip
+
+
 def define_tekken(source: dict[str, Any]) -> Definition:
     """A definition from a parsed `tekken.json`: its first entries as ranks, behind the special tokens."""
     try:
@@ -167,7 +175,7 @@ def define_tekken(source: dict[str, Any]) -> Definition:
     except (KeyError, TypeError, ValueError) as error:
         raise TokenizerError(f"not a valid tekken.json: {type(error).__name__} at {error}") from error
     if not names:  # files of version 3 leave these to Mistral's own code
-        names = ["<unk>", "<s>", "</s>", "[INST]", "[/INST]"]
+        names = list(TEKKEN_SPECIAL)
     names += [f"<SPECIAL_{n}>" for n in range(len(names), offset)]
     special = {name: n for n, name in enumerate(names[:offset])}
     return define_ranks(ranks, pattern, special, {}, offset)

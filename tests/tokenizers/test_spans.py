@@ -40,7 +40,9 @@ def folded(data: bytes) -> str | None:
         text = unicodedata.normalize("NFKD", data.decode()).lower()
     except UnicodeDecodeError:
         return None
-    kept = (c for c in unicodedata.normalize("NFKD", text) if unicodedata.category(c) not in ("Mn", "Cc", "Cf", "Co", "Cn"))
+    kept = (
+        c for c in unicodedata.normalize("NFKD", text) if unicodedata.category(c) not in ("Mn", "Cc", "Cf", "Co", "Cn")
+    )
     return "".join(kept).replace("▁", " ").replace(" ", "")
 
 
