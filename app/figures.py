@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 
 from fusion_core.alignment import Alignment, cost_matrix, warp_strings
 from fusion_core.mapping import OUTCOMES
+from fusion_core.text import show_bytes
 
 # Rows and columns of a cost matrix that are drawn at most.
 MATRIX_TOKENS = 150
@@ -21,7 +22,11 @@ def cost_heat_map(alignment: Alignment) -> go.Figure:
         warp_strings(side, alignment.options.compare)[:MATRIX_TOKENS] for side in (alignment.source, alignment.target)
     ]
     matrix = cost_matrix(sides[0], sides[1], alignment.options.cost)
-    source, target = ([f"{i} {text}" for i, text in enumerate(side)] for side in sides)
+    # Part of a character is shown as its bytes: a browser is sent no lone surrogates.
+    errors = "surrogateescape" if alignment.options.compare == "bytes" else "replace"
+    source, target = (
+        [f"{i} {show_bytes(text.encode('utf-8', errors))}" for i, text in enumerate(side)] for side in sides
+    )
     inside = (alignment.edges < [len(source), len(target)]).all(axis=1)
     path = alignment.edges[inside]
     figure = go.Figure(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.exceptions import TyperException
 
 from fusion_core.errors import FusionError
 from training.console import Format, print_frame, print_json, print_table, progress
@@ -223,10 +224,16 @@ def samples() -> None:
 def main() -> None:
     """Run the command; a mistake of the user's ends with exit code 2 and one line."""
     try:
-        cli()
+        sys.exit(cli(standalone_mode=False) or 0)
     except FusionError as error:
-        typer.echo(f"fusescope: {' '.join(str(error).split())}", err=True)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("fusescope: stopped", err=True)
-        sys.exit(130)
+        reason, code = " ".join(str(error).split()), 2
+    except TyperException as error:
+        # No arguments at all print the help, and then raise without a message.
+        message = getattr(error, "format_message", lambda: "")()
+        if not message:
+            sys.exit(2)
+        reason, code = f"{message} (see --help)", 2
+    except (KeyboardInterrupt, typer.Abort):
+        reason, code = "stopped", 130
+    typer.echo(f"fusescope: {reason}", err=True)
+    sys.exit(code)

@@ -88,7 +88,9 @@ def _show_strip(alignment: Alignment, compared: Difference | None, invisible: bo
         page = st.number_input(f"Part of the text (1 to {count})", 1, count, key="part", bind="query-params") - 1
     key = (id(alignment), id(compared and compared.second), page, invisible)
     data = results.derived(
-        "strip", key, lambda: (strip.payload(alignment, starts[page], starts[page + 1], invisible, compared), alignment)
+        "strip",
+        key,  # holds identities, so both results are kept alive with the payload
+        lambda: (strip.payload(alignment, starts[page], starts[page + 1], invisible, compared), alignment, compared),
     )[0]
     selected = strip.show(data, st.query_params.get("token"), key="strip")
     if selected:
@@ -98,7 +100,9 @@ def _show_strip(alignment: Alignment, compared: Difference | None, invisible: bo
 
 
 def _show_tables(alignment: Alignment, compared: Difference | None) -> None:
-    names = ["Groups", "Links", *(["Disagreements"] if compared else []), *(["Cost matrix"] if alignment.cost else [])]
+    both = [alignment, *([compared.second] if compared else [])]
+    warped = next((one for one in both if one.method == "dtw" and len(one.edges)), None)
+    names = ["Groups", "Links", *(["Disagreements"] if compared else []), *(["Cost matrix"] if warped else [])]
     tabs = dict(zip(names, st.tabs(names), strict=True))
     with tabs["Groups"]:
         st.dataframe(alignment.group_frame(), hide_index=True, height=320)
@@ -112,13 +116,13 @@ def _show_tables(alignment: Alignment, compared: Difference | None) -> None:
             else:
                 st.caption(f"{len(frame):,} links that only one of the two methods has.")
                 st.dataframe(frame, hide_index=True, height=320)
-    if "Cost matrix" in tabs:
+    if warped is not None:
         with tabs["Cost matrix"]:
             if max(len(alignment.source), len(alignment.target)) > figures.MATRIX_TOKENS:
                 st.caption(
                     f"The first {figures.MATRIX_TOKENS} tokens of each side. Drag to zoom, double-click to reset."
                 )
-            st.plotly_chart(figures.cost_heat_map(alignment), key="matrix")
+            st.plotly_chart(figures.cost_heat_map(warped), key="matrix")
     left, right, _ = st.columns([1, 1, 4])
     left.download_button(
         "Links as CSV",
