@@ -170,8 +170,10 @@ def map_(
     With --file the figures are weighted by how often an entry occurs there; cooccurrence and statistical learn from it.
     """
     from fusion_core import load_tokenizer, map_vocabulary, save_mapping
-    from fusion_core.mapping import breakdown, occurrences
+    from fusion_core.mapping import BREAKDOWNS, breakdown, occurrences
 
+    if by not in BREAKDOWNS:
+        _fail(f"unknown breakdown {by!r}; choose one of {', '.join(BREAKDOWNS)}")
     a, b = load_tokenizer(source), load_tokenizer(target)
     texts = [_read(path) for path in file or ()]
     with progress(f"mapping {source} onto {target}") as update:

@@ -32,8 +32,8 @@ def _words(folder: Path, name: str, pieces: list[str], special: tuple[str, ...] 
     """A tokenizer of these pieces, whose BPE merges nothing."""
     added = [{"id": pieces.index(s), "content": s, "special": True, "single_word": False, "lstrip": False,
               "rstrip": False, "normalized": False} for s in special]  # fmt: skip
-    source = {"version": "1.0", "added_tokens": added, "normalizer": None, "pre_tokenizer": None,
-              "model": {"type": "BPE", "vocab": {p: i for i, p in enumerate(pieces)}, "merges": [], "byte_fallback": True}}  # fmt: skip
+    model = {"type": "BPE", "vocab": {p: i for i, p in enumerate(pieces)}, "merges": [], "byte_fallback": True}
+    source = {"version": "1.0", "added_tokens": added, "normalizer": None, "pre_tokenizer": None, "model": model}
     path = folder / name / "tokenizer.json"
     path.parent.mkdir()
     path.write_text(json.dumps(source))
