@@ -1,0 +1,93 @@
+"""The app's parts that need no browser: what it may read, how the URL carries a text, what the strip is sent."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from app import figures, strip, texts
+from app.paths import VARIABLE, permitted
+from fusion_core import TokenizerError, align, map_vocabulary
+from fusion_core.mapping import breakdown
+from fusion_core.workspace import workspace
+from tests.support.requires import sample
+
+
+class TestPaths:
+    def test_names_that_are_no_paths_pass(self) -> None:
+        for name in ("qwen", "tiktoken:o200k_base", "Qwen/Qwen3-0.6B"):
+            assert permitted(f" {name} ") == name
+
+    @pytest.mark.parametrize("name", ["/etc/passwd", "~/secret", "./x", "../../etc", "/etc/../etc/hosts"])
+    def test_paths_outside_are_refused(self, name: str) -> None:
+        with pytest.raises(TokenizerError, match="outside the folders"):
+            permitted(name)
+
+    def test_links_are_followed_before_they_are_judged(self) -> None:
+        inside = workspace() / "innocent.json"
+        inside.parent.mkdir(parents=True, exist_ok=True)
+        inside.symlink_to("/etc/passwd")
+        try:
+            with pytest.raises(TokenizerError, match="outside the folders"):
+                permitted(str(inside))
+        finally:
+            inside.unlink()
+
+    def test_the_workspace_and_allowed_folders_are_open(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert permitted(str(workspace() / "t.json"))
+        monkeypatch.setenv(VARIABLE, str(tmp_path))
+        assert permitted(str(tmp_path / "tokenizer.json")) == str(tmp_path / "tokenizer.json")
+
+
+class TestTexts:
+    def test_a_short_text_is_in_the_url_and_a_long_one_in_the_workspace(self) -> None:
+        for text in ("naïve 🙂", "東" * 5000):
+            kept = texts.remember(text)
+            assert sum(map(len, kept.values())) < 1600
+            assert texts.recall(kept.get("text"), kept.get("text_id")) == text
+
+    @pytest.mark.parametrize("key", ["../../etc/passwd", "a" * 32, "", "A" * 32])
+    def test_an_unknown_key_recalls_nothing(self, key: str) -> None:
+        assert texts.recall(None, key) is None
+
+    def test_clipping_cuts_between_characters(self) -> None:
+        clipped = texts.clip("東" * 100_000)
+        assert set(clipped) == {"東"} and texts.LIMIT_BYTES - 3 < len(clipped.encode()) <= texts.LIMIT_BYTES
+
+
+class TestStrip:
+    def test_pages_cover_every_group_once_and_stay_small(self) -> None:
+        found = align(sample("qwen"), sample("deepseek"), text="The quick brown fox.\n" * 3000)
+        starts = strip.pages(found)
+        assert len(starts) > 5 and starts[0] == 0 and starts[-1] == len(found.groups) and starts == sorted(set(starts))
+        first = strip.payload(found, starts[0], starts[1], True, None)
+        assert all(len(side) <= strip.WINDOW + 50 for side in first["tokens"])
+        assert len(json.dumps(first)) < 2_000_000
+
+    def test_a_token_that_is_part_of_a_character_is_shown_as_bytes(self) -> None:
+        found = align(sample("qwen"), sample("mistral"), text="🧬")
+        shown = strip.payload(found, 0, len(found.groups), True, None)["tokens"]
+        assert "\\x9F" in "".join(token["text"] for side in shown for token in side)
+        assert any(token["split"] for side in shown for token in side)
+
+    def test_an_empty_alignment_has_an_empty_strip(self) -> None:
+        found = align(sample("qwen"), sample("deepseek"), text="")
+        assert strip.payload(found, 0, 0, True, None)["tokens"] == [[], []]
+
+
+class TestFigures:
+    @pytest.mark.parametrize("compare", ["bytes", "pieces"])
+    def test_the_cost_matrix_is_drawn_in_any_script(self, compare: str) -> None:
+        found = align(sample("qwen"), sample("mistral"), text="東京🧬 <b>", method="dtw", compare=compare)
+        figure = figures.cost_heat_map(found)
+        labels = [*figure.layout.xaxis.ticktext, *figure.layout.yaxis.ticktext]
+        assert "".join(labels).encode("utf-8") and not any("<" in label for label in labels)
+        assert figure.data[0].z.shape == (len(found.source), len(found.target))
+
+    def test_bars_add_up_to_a_hundred_percent(self) -> None:
+        mapping = map_vocabulary(sample("mistral"), sample("minilm"), kind="hard")
+        figure = figures.outcome_bars({"hard": breakdown(mapping, sample("mistral"), "script")})
+        sums = [sum(bar.x[n] for bar in figure.data) for n in range(len(figure.data[0].x))]
+        assert sums == pytest.approx([100.0] * len(sums))
