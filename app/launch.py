@@ -27,7 +27,7 @@ def launch(*, port: int, address: str, allow: Sequence[Path], browser: bool) -> 
     }
     command = [sys.executable, "-m", "streamlit", "run", str(script)]
     command += [f"--{name}={value}" for name, value in options.items()]
-    try:
-        return subprocess.run(command, env=environment, check=False).returncode  # noqa: S603  # a list, never a shell
-    except KeyboardInterrupt:
-        return 0
+    if os.name == "posix":
+        # Becomes the server, so that whoever stops this process stops the server.
+        os.execve(sys.executable, command, environment)  # noqa: S606  # a list, never a shell
+    return subprocess.run(command, env=environment, check=False).returncode  # noqa: S603  # a list, never a shell

@@ -1,0 +1,67 @@
+"""A user's walk through the Vocabulary page, in a real browser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from urllib.parse import quote
+
+import pytest
+from playwright.sync_api import Page, expect
+
+pytestmark = pytest.mark.browser
+Shoot = Callable[[Page, str], None]
+PAIR = "source=mistral&target=minilm"
+
+
+def _ready(page: Page) -> None:
+    page.locator(".js-plotly-plot").first.wait_for(timeout=120_000)
+    expect(page.get_by_test_id("stException")).to_have_count(0)
+
+
+def test_it_shows_what_maps_how(address: str, page: Page, shoot: Shoot) -> None:
+    page.goto(f"{address}/vocabulary?{PAIR}")
+    _ready(page)
+    expect(page.get_by_test_id("stDataFrame").first).to_be_visible()
+    expect(page.get_by_text("Latin").first).to_be_visible()
+    shoot(page, "vocabulary")
+
+
+def test_one_entry_is_followed_through_every_kind(address: str, page: Page, shoot: Shoot) -> None:
+    page.goto(f"{address}/vocabulary?{PAIR}&entry=5000")
+    _ready(page)
+    for kind in ("hard", "soft", "first-token"):
+        expect(page.get_by_text(kind, exact=False).first).to_be_visible()
+    assert "entry=5000" in page.url
+    shoot(page, "vocabulary-entry")
+
+
+def test_searching_and_downloading(address: str, page: Page) -> None:
+    page.goto(f"{address}/vocabulary?{PAIR}&search=hello")
+    _ready(page)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="CSV").first.click()
+    rows = download.value.path().read_text(encoding="utf-8").splitlines()
+    assert 1 < len(rows) < 200 and all("hello" in row.lower() for row in rows[1:])
+
+
+def test_nothing_found_says_so(address: str, page: Page) -> None:
+    page.goto(f"{address}/vocabulary?{PAIR}&search={quote('no such entry <b>')}")
+    _ready(page)
+    expect(page.get_by_text("No entry matches.")).to_be_visible()
+
+
+def test_weighting_by_a_text_and_switching_pages_keep_the_choice(address: str, page: Page, shoot: Shoot) -> None:
+    page.goto(f"{address}/vocabulary?{PAIR}&weighted=true&example=Code")
+    _ready(page)
+    shoot(page, "vocabulary-weighted")
+    page.get_by_role("link", name="Alignment").click()
+    page.locator(".tok").first.wait_for()
+    expect(page.get_by_role("combobox", name="Source tokenizer").first).to_have_value("mistral")
+
+
+def test_the_largest_pair_arrives_behind_a_progress_bar(address: str, page: Page, shoot: Shoot) -> None:
+    page.goto(f"{address}/vocabulary?source=qwen&target=deepseek")
+    expect(page.get_by_test_id("stProgress").or_(page.locator(".js-plotly-plot")).first).to_be_visible()
+    _ready(page)
+    expect(page.get_by_test_id("stProgress")).to_have_count(0)
+    shoot(page, "vocabulary-large")
