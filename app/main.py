@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import streamlit as st
 
-from app.pages import alignment, vocabulary
+# Not a folder called "pages": Streamlit would take its files for pages of its own.
+from app.views import alignment, vocabulary
 
 st.set_page_config(page_title="fusescope", page_icon=":material/join_inner:", layout="wide")
 st.navigation(

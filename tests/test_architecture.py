@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "transformers", "streamlit", "plotly", "numba", "app", "training")
 FORBIDDEN = {
     "fusion_core": {"app", "training", "tests", "streamlit", "plotly", "typer", "rich"},
-    "training": {"app.pages", "tests", "streamlit", "plotly"},
+    "training": {"app.views", "tests", "streamlit", "plotly"},
     "app": {"tests"},
 }
 

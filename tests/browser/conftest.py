@@ -68,7 +68,7 @@ def page(browser: Browser) -> Iterator[Page]:
     """A page of its own; a script error in it fails the test."""
     context = browser.new_context(viewport={"width": 1400, "height": 1000}, accept_downloads=True)
     opened = context.new_page()
-    opened.set_default_timeout(60_000)
+    opened.set_default_timeout(30_000)
     errors: list[str] = []
     opened.on("pageerror", lambda error: errors.append(str(error)))
     yield opened

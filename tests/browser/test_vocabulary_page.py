@@ -14,7 +14,7 @@ PAIR = "source=mistral&target=minilm"
 
 
 def _ready(page: Page) -> None:
-    page.locator(".js-plotly-plot").first.wait_for(timeout=120_000)
+    page.locator(".js-plotly-plot").first.wait_for(timeout=40_000)
     expect(page.get_by_test_id("stException")).to_have_count(0)
 
 
