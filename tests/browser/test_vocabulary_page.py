@@ -39,7 +39,7 @@ def test_searching_and_downloading(address: str, page: Page) -> None:
     page.goto(f"{address}/vocabulary?{PAIR}&search=hello")
     _ready(page)
     with page.expect_download() as download:
-        page.get_by_role("button", name="CSV").first.click()
+        page.get_by_test_id("stDownloadButton").get_by_role("button").first.click()
     rows = download.value.path().read_text(encoding="utf-8").splitlines()
     assert 1 < len(rows) < 200 and all("hello" in row.lower() for row in rows[1:])
 
