@@ -37,7 +37,8 @@ def pick_tokenizers() -> tuple[Tokenizer, Tokenizer]:
             column.selectbox(
                 f"{side.capitalize()} tokenizer",
                 names,
-                index=min(default, len(names) - 1) if names else None,
+                # A value that is there already (carried over from another page) and a default exclude each other.
+                index=(0 if side in st.session_state else min(default, len(names) - 1)) if names else None,
                 key=side,
                 bind="query-params",
                 accept_new_options=True,
@@ -85,7 +86,7 @@ def pick_text() -> Text:
     choice = st.segmented_control(
         "Text",
         [*texts.EXAMPLES, OWN],
-        default="Prose",
+        default=None if "example" in st.session_state else "Prose",
         key="example",
         bind="query-params",
         required=True,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import streamlit as st
 
+from app import state
+
 # Not a folder called "pages": Streamlit would take its files for pages of its own.
 from app.views import alignment, vocabulary
 
 st.set_page_config(page_title="fusescope", page_icon=":material/join_inner:", layout="wide")
-st.navigation(
+page = st.navigation(
     [
         st.Page(
             alignment.render, title="Alignment", icon=":material/compare_arrows:", url_path="alignment", default=True
@@ -16,4 +18,6 @@ st.navigation(
         st.Page(vocabulary.render, title="Vocabulary", icon=":material/dictionary:", url_path="vocabulary"),
     ],
     position="top",
-).run()
+)
+state.carry_over(page.url_path)
+page.run()

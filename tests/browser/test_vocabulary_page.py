@@ -57,6 +57,9 @@ def test_weighting_by_a_text_and_switching_pages_keep_the_choice(address: str, p
     page.get_by_role("link", name="Alignment").click()
     page.locator(".tok").first.wait_for()
     expect(page.get_by_role("combobox", name="Source tokenizer").first).to_have_value("mistral")
+    page.wait_for_function(
+        "['source=mistral', 'target=minilm', 'example=Code'].every((p) => location.search.includes(p))"
+    )
 
 
 def test_the_largest_pair_arrives_behind_a_progress_bar(address: str, page: Page, shoot: Shoot) -> None:

@@ -1,0 +1,31 @@
+"""What outlives a switch of pages: every page asks about the same two tokenizers and the same text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import streamlit as st
+
+# Keys of the widgets that pages share. Streamlit drops what they hold, and its part of the URL, on a page switch.
+SHARED = ("source", "target", "example")
+_KEY = "_choices"
+
+
+@dataclass
+class Choices:
+    """One per session: the page last shown, and what its shared widgets held."""
+
+    page: str | None = None
+    values: dict[str, str] = field(default_factory=dict)
+
+
+def carry_over(page: str) -> None:
+    """Give `page`, which is about to run, the choices made on the page before, unless its address says otherwise."""
+    choices: Choices = st.session_state.setdefault(_KEY, Choices())
+    choices.values.update({key: st.session_state[key] for key in SHARED if st.session_state.get(key) is not None})
+    if choices.page not in (None, page):
+        carried = {key: value for key, value in choices.values.items() if key not in st.query_params}
+        st.query_params.update(carried)
+        for key, value in carried.items():
+            st.session_state[key] = value
+    choices.page = page
