@@ -81,7 +81,7 @@ def bench_dtw(a: Tokenizer, b: Tokenizer, texts: dict[str, str]) -> list[list[st
             source, target = _strings(a, b, text, tokens)
             expected: list[Any] = []
             slow = _best(lambda s=source, t=target, e=expected: e.append(textbook(s, t)), 3 if tokens == 512 else 1)
-            fast = _best(lambda s=source, t=target: dtw(s, t), 30 if tokens == 512 else 15)
+            fast = _best(lambda s=source, t=target: dtw(s, t), 300 if tokens == 512 else 50)
             edges, cost = dtw(source, target)
             assert edges.tolist() == [list(edge) for edge in expected[0][0]] and cost == expected[0][1]
             label = f"dtw, {tokens} tokens, {name}"
