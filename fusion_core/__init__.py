@@ -8,7 +8,16 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from fusion_core.errors import AlignmentError, FusionError, MappingError, TextError, TokenizerError
+from fusion_core.errors import (
+    AlignmentError,
+    DistributionError,
+    FusionError,
+    MappingError,
+    ModelError,
+    TextError,
+    TokenizerError,
+    TransferError,
+)
 
 if TYPE_CHECKING:
     from fusion_core.alignment import Alignment, align
@@ -32,12 +41,15 @@ __all__ = [
     "SAMPLES",
     "Alignment",
     "AlignmentError",
+    "DistributionError",
     "Encoding",
     "FusionError",
     "MappingError",
+    "ModelError",
     "TextError",
     "Tokenizer",
     "TokenizerError",
+    "TransferError",
     "VocabularyMapping",
     "align",
     "load_mapping",

@@ -21,3 +21,15 @@ class AlignmentError(FusionError):
 
 class MappingError(FusionError):
     """A vocabulary mapping cannot be computed, read, or used with these tokenizers."""
+
+
+class DistributionError(FusionError):
+    """Next-token distributions are malformed, unreadable, or belong to something else."""
+
+
+class TransferError(FusionError):
+    """Distributions cannot be carried over as asked."""
+
+
+class ModelError(FusionError):
+    """A model cannot be named, found, loaded or run as asked."""

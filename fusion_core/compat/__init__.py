@@ -1,0 +1,1 @@
+"""Published code, reproduced number for number so that papers can be checked. The defaults elsewhere differ."""
