@@ -12,6 +12,7 @@ from fusion_core.errors import TokenizerError
 from fusion_core.tokenizers import _huggingface, _sentencepiece
 from fusion_core.tokenizers._definition import Definition
 from fusion_core.tokenizers._patterns import PATTERNS
+from fusion_core.tokenizers._pieces import SPACE_MARK
 from fusion_core.workspace import atomic_path, cache_path, digest
 
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = range(1, 7)
@@ -160,6 +161,8 @@ def _as_sentencepiece(fields: dict[str, Any], *, unigram: bool) -> bytes:
     seen: set[str] = set()
     for i, (token, score, kind) in enumerate(zip(tokens, scores, types, strict=True)):
         # SentencePiece wants each piece once and one unknown piece; GGUF files repeat padding rows.
+        # User-defined tokens (runs of spaces) are stored as text, and are looked for where spaces are markers already.
+        token = token.replace(" ", SPACE_MARK) if kind == _USER_DEFINED else token
         name = token if token not in seen and token else f"<gguf_{i}>"
         seen.add(name)
         entry_type = _UNKNOWN if i == unknown else (_CONTROL if kind == _UNKNOWN else kind)

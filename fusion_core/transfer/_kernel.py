@@ -1,4 +1,4 @@
-"""Compiled loops over positions and kept entries."""
+"""Small compiled loops over positions and kept entries."""
 
 from __future__ import annotations
 
@@ -18,3 +18,4 @@ def first_of_each(mapped, size):  # type: ignore[no-untyped-def]
                 stamp[value] = i
                 keep[i, c] = True
     return keep
+

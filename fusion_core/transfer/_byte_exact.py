@@ -1,0 +1,66 @@
+"""`byte-exact`: the source's distribution over the bytes that come next, read off in target tokens."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from fusion_core.distributions import TopK
+from fusion_core.tokenizers import Encoding
+from fusion_core.transfer import _byte_exact_kernel as kernel
+from fusion_core.transfer._index import TransferIndex
+from fusion_core.transfer._places import find_places
+from fusion_core.transfer._predictions import Predictions
+from fusion_core.transfer._result import Transfer, uncovered
+
+
+@lru_cache(maxsize=16)
+def _pair(index: TransferIndex) -> kernel.Pair:
+    source = index.source.vocabulary
+    return kernel.Pair(
+        np.ascontiguousarray(source.buffer), source.offsets, source.spells, index.first, index.opens,
+        index.entries.buffer, index.entries.offsets, index.targets.buffer, index.targets.offsets, index.targets.ids,
+        index.targets.rank, index.source_first,
+    )  # fmt: skip
+
+
+def rows_of(top: TopK | None) -> kernel.Rows:
+    """Distributions as the compiled loops take them; None gives none."""
+    if top is None:
+        return kernel.Rows(np.zeros((1, 1), np.int32), np.zeros((1, 1), np.float32), np.zeros(1), False)
+    ids = np.zeros((1, 1), np.int32) if top.ids is None else np.ascontiguousarray(top.ids)
+    return kernel.Rows(ids, np.ascontiguousarray(top.probs), top.tail, top.ids is None)
+
+
+def byte_exact(
+    source: Predictions,
+    target: Encoding,
+    index: TransferIndex,
+    *,
+    own: Predictions | None = None,
+    chaining: bool = True,
+) -> Transfer:
+    """The source's next-byte distribution in target tokens.
+
+    At a target position that has read up to byte e, the last source distribution that has read no more is taken, and
+    of its entries those that start with the bytes in between, renormalised. What each leaves after these bytes decides
+    the next target token, unless it is only the beginning of longer ones. Then, with `chaining`, the text's own source
+    token is followed by the source's next distributions; every other open entry is shared among the target tokens that
+    it may become, in proportion to the target's `own` distribution, or without one goes to the token that it is.
+
+    Returns:
+        Positions 0 to m - 2; position i predicts token i + 1.
+    """
+    name = "byte-exact" if chaining else "byte-exact-open"
+    places = find_places(source, target)
+    if not len(places.row):
+        return uncovered(name, 0, index.target.size)
+    count = len(places.row)
+    own_of = np.full(count, -1, dtype=np.int64) if own is None else np.arange(1, count + 1, dtype=np.int64)
+    indptr, ids, masses, ledger = kernel.transfer(
+        np.frombuffer(target.data, dtype=np.uint8), places.row, places.pending, places.ends, places.row,
+        source.encoding.ids, _pair(index), rows_of(source.top), rows_of(None if own is None else own.top),
+        own_of, chaining,
+    )  # fmt: skip
+    return Transfer(name, indptr, ids, masses, ledger, np.diff(indptr) > 0, index.target.size)

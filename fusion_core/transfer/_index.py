@@ -1,0 +1,109 @@
+"""What a transfer needs to know of two vocabularies: both as sorted byte strings, and each entry's first token on the
+other side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fusion_core.mapping import VocabularyMapping, map_vocabulary
+from fusion_core.tokenizers import Tokenizer
+
+
+@dataclass(frozen=True)
+class Sorted:
+    """Entries in the order of their bytes, so that those that start alike are neighbours.
+
+    Attributes:
+        ids: int32[m], the lowest id of each distinct byte string.
+        buffer, offsets: uint8 and int64[m + 1], their bytes.
+        rank: int32[size], the place of each id, -1 if it is not in here.
+    """
+
+    ids: NDArray[np.int32]
+    buffer: NDArray[np.uint8]
+    offsets: NDArray[np.int64]
+    rank: NDArray[np.int32]
+
+
+def sort_entries(tokenizer: Tokenizer, chosen: NDArray[np.bool_]) -> Sorted:
+    """The chosen entries (bool[size]) of a vocabulary, sorted."""
+    canonical = tokenizer.vocabulary.canonical
+    lowest: dict[bytes, int] = {}
+    for i in np.flatnonzero(chosen).tolist():
+        lowest.setdefault(canonical[i], i)
+    strings = sorted(lowest)
+    offsets = np.zeros(len(strings) + 1, dtype=np.int64)
+    np.cumsum([len(s) for s in strings], out=offsets[1:])
+    ids = np.array([lowest[s] for s in strings], dtype=np.int32)
+    rank = np.full(tokenizer.size, -1, dtype=np.int32)
+    place = {s: n for n, s in enumerate(strings)}
+    for i in np.flatnonzero(chosen).tolist():
+        rank[i] = place[canonical[i]]
+    return Sorted(ids, np.frombuffer(b"".join(strings), dtype=np.uint8), offsets, rank)
+
+
+def reachable(tokenizer: Tokenizer) -> NDArray[np.bool_]:
+    """bool[size]: entries that the tokenizer can produce: encoding their text gives them back. Entries that are no
+    text by themselves (part of a character) are taken to be."""
+    spells = tokenizer.vocabulary.spells
+    ids = np.flatnonzero(spells)
+    canonical = tokenizer.vocabulary.canonical
+    found = np.zeros(tokenizer.size, dtype=np.bool_)
+    texts, kept = [], []
+    for i in ids.tolist():
+        try:
+            texts.append(canonical[i].decode("utf-8"))
+            kept.append(i)
+        except UnicodeDecodeError:
+            found[i] = True
+    for i, row in zip(kept, tokenizer.encode_fragments(texts), strict=True):
+        found[i] = len(row) == 1 and canonical[row[0]] == canonical[i]
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class TransferIndex:
+    """The tables of a pair of tokenizers; `build_index` makes them.
+
+    Attributes:
+        source, target: the tokenizers.
+        entries, targets: their entries by bytes; of the target only those that its tokenizer can produce.
+        first: int32[source size], the first target token of each source entry, for special tokens the one of the same
+            role; -1 for none.
+        opens: bool[source size], the entry is only the beginning of some target tokens of which it is the first source
+            token, so that what follows decides.
+        source_first: int32[target size], the first source token of each target entry, -1 for none.
+    """
+
+    source: Tokenizer
+    target: Tokenizer
+    entries: Sorted
+    targets: Sorted
+    first: NDArray[np.int32]
+    opens: NDArray[np.bool_]
+    source_first: NDArray[np.int32]
+
+
+def build_index(source: Tokenizer, target: Tokenizer) -> TransferIndex:
+    """Work out the tables (a second or two for large vocabularies); keep the result for all texts of the pair."""
+    forth: VocabularyMapping = map_vocabulary(source, target, kind="first-token")
+    back: VocabularyMapping = map_vocabulary(target, source, kind="first-token")
+    can = reachable(target)
+    ours, theirs = source.vocabulary.canonical, target.vocabulary.canonical
+    opens = np.zeros(source.size, dtype=np.bool_)
+    for t in np.flatnonzero(can & (back.best >= 0)).tolist():
+        s = int(back.best[t])
+        if len(theirs[t]) > len(ours[s]) > 0 and theirs[t].startswith(ours[s]):
+            opens[s] = True
+    return TransferIndex(
+        source,
+        target,
+        sort_entries(source, source.vocabulary.spells),
+        sort_entries(target, can),
+        forth.best,
+        opens,
+        back.best,
+    )
