@@ -21,7 +21,8 @@ def _pair(index: TransferIndex) -> kernel.Pair:
     return kernel.Pair(
         np.ascontiguousarray(source.buffer), source.offsets, source.spells, index.first, index.opens,
         index.entries.buffer, index.entries.offsets, index.targets.buffer, index.targets.offsets, index.targets.ids,
-        index.targets.rank, index.source_first,
+        index.targets.rank, index.source_first, index.source_cut,
+        index.spelled, index.spelled_from, index.lookahead,
     )  # fmt: skip
 
 
@@ -60,7 +61,7 @@ def byte_exact(
     own_of = np.full(count, -1, dtype=np.int64) if own is None else np.arange(1, count + 1, dtype=np.int64)
     indptr, ids, masses, ledger = kernel.transfer(
         np.frombuffer(target.data, dtype=np.uint8), places.row, places.pending, places.ends, places.row,
-        source.encoding.ids, _pair(index), rows_of(source.top), rows_of(None if own is None else own.top),
+        source.encoding.ids, target.ids[1:], _pair(index), rows_of(source.top), rows_of(None if own is None else own.top),
         own_of, chaining,
     )  # fmt: skip
     return Transfer(name, indptr, ids, masses, ledger, np.diff(indptr) > 0, index.target.size)

@@ -1,8 +1,9 @@
 """The loops of `byte-exact`: from a source distribution at a byte to masses on target tokens.
 
 A *state* is what the source's tokens spell since the target position: the target entries that start so (a range of the
-sorted ones), how many bytes that are, and the target token of them if the text ended there. An entry is *open* while
-some target token goes on from its state: then what the source would say next decides which token it becomes.
+sorted ones), how many bytes that are, the target token of them if the text ended there, and the one of a byte less.
+An entry is *open* while some target token goes on from its state: then what the source would say next decides which
+token it becomes. So it is where a run of blanks may yet lose its last space to a word behind it.
 """
 
 from __future__ import annotations
@@ -16,14 +17,17 @@ from numpy.typing import NDArray
 EXACT, CHAINED, APPROXIMATE, TAIL, LOST = range(5)
 
 # Mass below which an open entry is not followed along the text, nor shared out.
-_NEGLIGIBLE = 1e-7
+_NEGLIGIBLE = 1e-6
+# Mass below which an entry is not looked at, and goes to the tail.
+_SPECK = 1e-9
 # Entries of a result below this go to its tail.
 _DUST = 1e-10
 
 
 class Pair(NamedTuple):
     """Two vocabularies. `s_*` are source entries by id, `o_*` the same in the order of their bytes, `t_*` target entries
-    in the order of their bytes with their ids, and by target id their rank and first source token."""
+    in the order of their bytes with their ids, and by target id their rank, first source token, and that of a run of blanks
+    cut short; `spelled` from `spelled_from[s]` on: source entry s in target tokens; `lookahead`: the target's tokenizer cuts such runs. See `TransferIndex`."""
 
     s_buffer: NDArray[np.uint8]
     s_offsets: NDArray[np.int64]
@@ -37,6 +41,10 @@ class Pair(NamedTuple):
     t_ids: NDArray[np.int32]
     t_rank: NDArray[np.int32]
     source_first: NDArray[np.int32]
+    source_cut: NDArray[np.int32]
+    spelled: NDArray[np.int32]
+    spelled_from: NDArray[np.int64]
+    lookahead: bool
 
 
 class Rows(NamedTuple):
@@ -56,7 +64,7 @@ class Scratch(NamedTuple):
     count: NDArray[np.int64]  # [0]: touched ids, [1]: open entries
     entry: NDArray[np.int64]
     mass: NDArray[np.float64]
-    state: NDArray[np.int64]  # [open entry, (low, high, depth, token)]
+    state: NDArray[np.int64]  # [open entry, (low, high, depth, token, token before)]
 
 
 @njit(cache=True, nogil=True)
@@ -116,27 +124,71 @@ def _book(scratch, ledger, target, mass, kind):  # type: ignore[no-untyped-def]
     ledger[kind] += mass
 
 
-@njit(cache=True, nogil=True)
-def _resolve(pair, s, skip, low, high, depth, token):  # type: ignore[no-untyped-def]
-    """The state after source entry `s`, less its first `skip` bytes: low, high, depth, token, and whether it is open."""
-    a, b = pair.s_offsets[s] + skip, pair.s_offsets[s + 1]
-    low2, high2, at, last = _walk(pair.t_buffer, pair.t_offsets, low, high, depth, pair.s_buffer, a, b)
-    if last >= 0:
-        token = np.int64(pair.t_ids[last])
-    depth2 = depth + b - a
-    if at < b:
-        return low2, high2, depth2, token, False
-    return low2, high2, depth2, token, high2 - low2 > 1 or pair.t_offsets[low2 + 1] - pair.t_offsets[low2] > depth2
+@njit(cache=True, nogil=True, inline="always")
+def _is_blank(byte):  # type: ignore[no-untyped-def]
+    return byte == 32 or 9 <= byte <= 13
 
 
 @njit(cache=True, nogil=True)
-def _wait(scratch, s, mass, low, high, depth, token):  # type: ignore[no-untyped-def]
+def _is_run(pair, low, depth):  # type: ignore[no-untyped-def]
+    """Whether the first `depth` bytes (at least two) of target string `low` are blanks, a space last."""
+    begin = pair.t_offsets[low]
+    if depth < 2 or pair.t_buffer[begin + depth - 1] != 32:
+        return False
+    for k in range(depth):
+        if not _is_blank(pair.t_buffer[begin + k]):
+            return False
+    return True
+
+
+@njit(cache=True, nogil=True)
+def _resolve(pair, s, skip, low, high, depth, token, before):  # type: ignore[no-untyped-def]
+    """The state after source entry `s`, less its first `skip` bytes: low, high, depth, token, the token of a byte less,
+    and whether it is open."""
+    end = pair.s_offsets[s + 1]
+    for k in range(pair.s_offsets[s] + skip, end):
+        byte = pair.s_buffer[k]
+        if pair.lookahead and not _is_blank(byte) and depth > 1 and _is_run(pair, low, depth):
+            return low, high, depth, before, before, False
+        a, b = _narrow(pair.t_buffer, pair.t_offsets, low, high, depth, byte)
+        if a >= b:
+            return low, high, depth, token, before, False
+        low, high = a, b
+        depth += 1
+        before = token
+        if pair.t_offsets[low + 1] - pair.t_offsets[low] == depth:
+            token = np.int64(pair.t_ids[low])
+    goes_on = high - low > 1 or pair.t_offsets[low + 1] - pair.t_offsets[low] > depth
+    return low, high, depth, token, before, goes_on or (pair.lookahead and _is_run(pair, low, depth))
+
+
+@njit(cache=True, nogil=True)
+def _wait(scratch, s, mass, low, high, depth, token, before):  # type: ignore[no-untyped-def]
     """Put an open entry aside."""
     k = scratch.count[1]
     scratch.entry[k] = s
     scratch.mass[k] = mass
-    scratch.state[k, 0], scratch.state[k, 1], scratch.state[k, 2], scratch.state[k, 3] = low, high, depth, token
+    state = scratch.state[k]
+    state[0], state[1], state[2], state[3], state[4] = low, high, depth, token, before
     scratch.count[1] += 1
+
+
+@njit(cache=True, nogil=True)
+def _token_after(pair, s, skip, otherwise):  # type: ignore[no-untyped-def]
+    """The target token that follows the first `skip` bytes of source entry `s` as the target's tokenizer cuts it whole:
+    merges do not always take the longest token. `otherwise`, if it makes no cut there."""
+    done = 0
+    for k in range(pair.spelled_from[s], pair.spelled_from[s + 1]):
+        t = np.int64(pair.spelled[k])
+        if done == skip:
+            return t
+        rank = pair.t_rank[t]
+        if rank < 0:
+            return otherwise
+        done += pair.t_offsets[rank + 1] - pair.t_offsets[rank]
+        if done > skip:
+            return otherwise
+    return otherwise
 
 
 @njit(cache=True, nogil=True)
@@ -146,12 +198,15 @@ def _begin(pair, rows, row, text, start, end, scratch, ledger):  # type: ignore[
     Returns whether anything is known there.
     """
     skip = end - start
-    everything = len(pair.t_ids)
+    everything, nothing = len(pair.t_ids), np.int64(-1)
     size = len(pair.first)
     kept = 0.0
     for c in range(rows.probs.shape[1]):
         p = np.float64(rows.probs[row, c])
         if p <= 0.0:
+            continue
+        if skip == 0 and p < _SPECK:
+            ledger[TAIL] += p
             continue
         s = np.int64(c) if rows.dense else np.int64(rows.ids[row, c])
         if skip == 0:
@@ -160,8 +215,8 @@ def _begin(pair, rows, row, text, start, end, scratch, ledger):  # type: ignore[
             elif not pair.opens[s]:
                 _book(scratch, ledger, np.int64(pair.first[s]), p, EXACT)
             else:
-                low, high, depth, token, _ = _resolve(pair, s, 0, 0, everything, 0, np.int64(-1))
-                _wait(scratch, s, p, low, high, depth, np.int64(pair.first[s]))
+                low, high, depth, token, before, _ = _resolve(pair, s, 0, 0, everything, 0, nothing, nothing)
+                _wait(scratch, s, p, low, high, depth, np.int64(pair.first[s]), before)
             continue
         if s >= size or not pair.s_spells[s]:
             continue
@@ -174,9 +229,10 @@ def _begin(pair, rows, row, text, start, end, scratch, ledger):  # type: ignore[
         if k < skip:
             continue
         kept += p
-        low, high, depth, token, is_open = _resolve(pair, s, skip, 0, everything, 0, np.int64(-1))
+        low, high, depth, token, before, is_open = _resolve(pair, s, skip, 0, everything, 0, nothing, nothing)
+        token = _token_after(pair, s, skip, token)
         if is_open:
-            _wait(scratch, s, p, low, high, depth, token)
+            _wait(scratch, s, p, low, high, depth, token, before)
         else:
             _book(scratch, ledger, token, p, EXACT)
     tail = rows.tails[row]
@@ -201,23 +257,26 @@ def _begin(pair, rows, row, text, start, end, scratch, ledger):  # type: ignore[
 
 
 @njit(cache=True, nogil=True)
-def _follow(pair, rows, row, mass, low, high, depth, token, scratch, ledger):  # type: ignore[no-untyped-def]
-    """The next distribution along the text's own path: `mass` is shared out by it, from the state that was reached."""
+def _follow(pair, rows, row, mass, low, high, depth, token, before, gold, truth, scratch, ledger):  # type: ignore[no-untyped-def]
+    """The next distribution along the text's own path: `mass` is shared out by it, from the state that was reached.
+
+    `gold` is the source token that comes next there (-1 if unknown), `truth` the target token that the text has.
+    """
     seen = 0.0
     for c in range(rows.probs.shape[1]):
-        p = np.float64(rows.probs[row, c]) * mass
-        if p <= 0.0:
+        if rows.probs[row, c] < _SPECK:
             continue
+        p = np.float64(rows.probs[row, c]) * mass
         seen += p
         s = np.int64(c) if rows.dense else np.int64(rows.ids[row, c])
         if s >= len(pair.first) or not pair.s_spells[s]:  # the text ends here
             _book(scratch, ledger, token, p, CHAINED)
             continue
-        low2, high2, depth2, token2, is_open = _resolve(pair, s, 0, low, high, depth, token)
+        low2, high2, depth2, token2, before2, is_open = _resolve(pair, s, 0, low, high, depth, token, before)
         if is_open:
-            _wait(scratch, s, p, low2, high2, depth2, token2)
+            _wait(scratch, s, p, low2, high2, depth2, token2, before2)
         else:
-            _book(scratch, ledger, token2, p, CHAINED)
+            _book(scratch, ledger, truth if s == gold else token2, p, CHAINED)
     ledger[TAIL] += max(0.0, mass - seen)
 
 
@@ -227,6 +286,8 @@ def _continues(pair, s, low, high, t, depth):  # type: ignore[no-untyped-def]
     source entry (they are `low` to `high` of the sorted) fits."""
     length = pair.s_offsets[s + 1] - pair.s_offsets[s]
     begin, end = pair.t_offsets[t] + depth, pair.t_offsets[t + 1]
+    if end - begin == 1 and pair.source_cut[pair.t_ids[t]] >= 0:  # the space that the source leaves to a word behind
+        return True
     _, _, _, last = _walk(pair.o_buffer, pair.o_offsets, low, high, length, pair.t_buffer, begin, end)
     return last < 0
 
@@ -236,7 +297,8 @@ def _share(pair, k, at_root, own, own_row, scratch, ledger, found, weights):  # 
     """An open entry's mass: shared among the target tokens that it may become, by the target's own distribution; or,
     where that says nothing, to the token that it is now."""
     s, mass = scratch.entry[k], scratch.mass[k]
-    low, high, depth, token = scratch.state[k, 0], scratch.state[k, 1], scratch.state[k, 2], scratch.state[k, 3]
+    low, high, depth, token, before = scratch.state[k]
+    cut = before if pair.lookahead and before >= 0 and _is_run(pair, low, depth) else np.int64(-1)
     count, weight = 0, 0.0
     if own_row >= 0 and mass > _NEGLIGIBLE:
         o_low, o_high = np.int64(0), np.int64(0)
@@ -257,28 +319,29 @@ def _share(pair, k, at_root, own, own_row, scratch, ledger, found, weights):  # 
                 continue
             else:
                 rank = np.int64(pair.t_rank[target])
-                if target != token and (rank < low or rank >= high):
+                if target != token and target != cut and (rank < low or rank >= high):
                     continue
             w = np.float64(own.probs[own_row, target if own.dense else c])
-            if target != token:
+            if target != token and target != cut:
                 if pair.t_offsets[rank + 1] - pair.t_offsets[rank] <= depth:
                     continue
                 if at_root:
-                    if pair.source_first[target] != s:
+                    if pair.source_first[target] != s and pair.source_cut[target] != s:
                         continue
                 elif not _continues(pair, s, o_low, o_high, rank, depth):
                     continue
-            else:
+            elif target == token:
                 own_token = True
             found[count] = target
             weights[count] = w
             weight += w
             count += 1
-        if own.dense and not own_token and 0 <= token < own.probs.shape[1]:
-            found[count] = token
-            weights[count] = np.float64(own.probs[own_row, token])
-            weight += weights[count]
-            count += 1
+        for other in (token, cut):  # of a dense row only what lies in the range has been seen
+            if own.dense and 0 <= other < own.probs.shape[1] and not (other == token and own_token):
+                found[count] = other
+                weights[count] = np.float64(own.probs[own_row, other])
+                weight += weights[count]
+                count += 1
     if weight <= 0.0:
         _book(scratch, ledger, token, mass, APPROXIMATE)
         return
@@ -288,7 +351,7 @@ def _share(pair, k, at_root, own, own_row, scratch, ledger, found, weights):  # 
 
 
 @njit(cache=True, nogil=True)
-def transfer(text, row_of, pending, ends, next_token, path, pair, rows, own, own_of, chaining):  # type: ignore[no-untyped-def]
+def transfer(text, row_of, pending, ends, next_token, path, truths, pair, rows, own, own_of, chaining):  # type: ignore[no-untyped-def]
     """Carry source distributions to target positions.
 
     Args:
@@ -297,6 +360,7 @@ def transfer(text, row_of, pending, ends, next_token, path, pair, rows, own, own
         pending, ends: int64[m], the bytes up to which that distribution, and the position, have read.
         next_token: int64[m], where in `path` the text's own source token after that distribution stands.
         path: int32[n], the text's source tokens; the distribution after the one of row r is row r + 1.
+        truths: int32[m], the target token that the text has next.
         pair: the vocabularies.
         rows: the source's distributions.
         own, own_of: the target's own, and int64[m] their rows, -1 for none.
@@ -309,7 +373,7 @@ def transfer(text, row_of, pending, ends, next_token, path, pair, rows, own, own
     room = max(len(pair.first), rows.probs.shape[1]) + 1
     scratch = Scratch(
         np.zeros(width), np.empty(width + 1, np.int64), np.zeros(2, np.int64),
-        np.empty(room, np.int64), np.empty(room), np.empty((room, 4), np.int64),
+        np.empty(room, np.int64), np.empty(room), np.empty((room, 5), np.int64),
     )  # fmt: skip
     found = np.empty(max(width, own.probs.shape[1]) + 1, np.int64)
     weights = np.empty(len(found))
@@ -329,17 +393,20 @@ def transfer(text, row_of, pending, ends, next_token, path, pair, rows, own, own
                 gold = np.int64(path[step]) if chaining and step < len(path) and row + 1 < len(rows.probs) else -1
                 chosen = -1
                 for k in range(scratch.count[1]):
-                    if scratch.entry[k] == gold and scratch.mass[k] > _NEGLIGIBLE:
+                    if scratch.entry[k] == gold:
                         chosen = k
                     else:
                         _share(pair, k, at_root, own, own_of[i], scratch, book, found, weights)
                 if chosen < 0:
                     break
                 mass = scratch.mass[chosen]
-                low, high, depth, token = scratch.state[chosen]
+                low, high, depth, token, before = scratch.state[chosen]
                 scratch.count[1] = 0
                 row, step, at_root = row + 1, step + 1, False
-                _follow(pair, rows, row, mass, low, high, depth, token, scratch, book)
+                gold = np.int64(path[step]) if step < len(path) else np.int64(-1)
+                _follow(
+                    pair, rows, row, mass, low, high, depth, token, before, gold, np.int64(truths[i]), scratch, book
+                )
         else:
             book[:] = 0.0
             book[LOST] = 1.0

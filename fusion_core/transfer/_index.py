@@ -60,7 +60,8 @@ def reachable(tokenizer: Tokenizer) -> NDArray[np.bool_]:
         except UnicodeDecodeError:
             found[i] = True
     for i, row in zip(kept, tokenizer.encode_fragments(texts), strict=True):
-        found[i] = len(row) == 1 and canonical[row[0]] == canonical[i]
+        # Not just the same bytes: `<0x23>` spells what `#` spells, but is only made where there is no `#`.
+        found[i] = row == [i]
     return found
 
 
@@ -76,6 +77,10 @@ class TransferIndex:
         opens: bool[source size], the entry is only the beginning of some target tokens of which it is the first source
             token, so that what follows decides.
         source_first: int32[target size], the first source token of each target entry, -1 for none.
+        source_cut: int32[target size], the same of a run of blanks less its last space, where the source's tokenizer
+            leaves that space to the word behind; -1 elsewhere.
+        spelled, spelled_from: int32 and int64[source size + 1]: each source entry in target tokens, one after the other.
+        lookahead: the target's tokenizer does so: a run of blanks is one space shorter once a word follows.
     """
 
     source: Tokenizer
@@ -85,6 +90,40 @@ class TransferIndex:
     first: NDArray[np.int32]
     opens: NDArray[np.bool_]
     source_first: NDArray[np.int32]
+    source_cut: NDArray[np.int32]
+    spelled: NDArray[np.int32]
+    spelled_from: NDArray[np.int64]
+    lookahead: bool
+
+
+def looks_ahead(tokenizer: Tokenizer) -> bool:
+    """Whether the last space of a run goes to the word behind, as GPT-2's pattern has it (`\\s+(?!\\S)`)."""
+    alone, before_word = tokenizer.encode_fragments(["    ", "    x"])
+    canonical = tokenizer.vocabulary.canonical
+    return bool(alone and before_word) and len(canonical[before_word[0]]) < len(canonical[alone[0]])
+
+
+def _is_run(data: bytes) -> bool:
+    return len(data) > 1 and data.endswith(b" ") and not data.strip(b" \t\n\r\v\f")
+
+
+def _spell_out(source: Tokenizer, target: Tokenizer) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Each source entry in target tokens, where these spell it; nothing where they do not, or it is no text."""
+    texts, ids = [], []
+    for i in np.flatnonzero(source.vocabulary.spells).tolist():
+        try:
+            texts.append(source.vocabulary.canonical[i].decode("utf-8"))
+            ids.append(i)
+        except UnicodeDecodeError:
+            continue
+    counts = np.zeros(source.size, dtype=np.int64)
+    flat: list[int] = []
+    canonical = target.vocabulary.canonical
+    for i, text, row in zip(ids, texts, target.encode_fragments(texts), strict=True):
+        if b"".join(canonical[t] for t in row) == text.encode():
+            counts[i] = len(row)
+            flat += row
+    return np.array(flat, dtype=np.int32), np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
 
 
 def build_index(source: Tokenizer, target: Tokenizer) -> TransferIndex:
@@ -94,10 +133,19 @@ def build_index(source: Tokenizer, target: Tokenizer) -> TransferIndex:
     can = reachable(target)
     ours, theirs = source.vocabulary.canonical, target.vocabulary.canonical
     opens = np.zeros(source.size, dtype=np.bool_)
-    for t in np.flatnonzero(can & (back.best >= 0)).tolist():
-        s = int(back.best[t])
-        if len(theirs[t]) > len(ours[s]) > 0 and theirs[t].startswith(ours[s]):
-            opens[s] = True
+    cut = np.full(target.size, -1, dtype=np.int32)
+    if looks_ahead(source):
+        runs = [t for t in np.flatnonzero(can).tolist() if _is_run(theirs[t])]
+        rows = source.encode_fragments([theirs[t][:-1].decode() for t in runs])
+        cut[runs] = [row[0] if row else -1 for row in rows]
+    for t in np.flatnonzero(can).tolist():
+        for s in (int(back.best[t]), int(cut[t])):
+            if s >= 0 and len(theirs[t]) > len(ours[s]) > 0 and theirs[t].startswith(ours[s]):
+                opens[s] = True
+    lookahead = looks_ahead(target)
+    if lookahead:
+        for s in np.flatnonzero(source.vocabulary.spells).tolist():
+            opens[s] |= _is_run(ours[s])
     return TransferIndex(
         source,
         target,
@@ -106,4 +154,7 @@ def build_index(source: Tokenizer, target: Tokenizer) -> TransferIndex:
         forth.best,
         opens,
         back.best,
+        cut,
+        *_spell_out(source, target),
+        lookahead,
     )

@@ -19,3 +19,62 @@ def first_of_each(mapped, size):  # type: ignore[no-untyped-def]
                 keep[i, c] = True
     return keep
 
+
+
+@njit(cache=True, nogil=True)
+def carry(rows, ids, probs, tails, dense, indptr, target_ids, weights, exact, size, first_wins):  # type: ignore[no-untyped-def]
+    """Distributions through a sparse mapping (`indptr`, `target_ids`, `weights`), for the chosen rows (-1 for none).
+
+    With `first_wins` a target keeps what it is given first, and the rest is lost; entries come best first then.
+    Returns indptr int64[m + 1], ids int32, masses float32, ledger float64[m, 5].
+    """
+    m, k = len(rows), probs.shape[1]
+    total = np.zeros(size)
+    touched = np.empty(size, np.int64)
+    starts = np.zeros(m + 1, np.int64)
+    out_ids = np.empty(max(1024, m * min(k, 64)), np.int32)
+    masses = np.empty(len(out_ids), np.float32)
+    ledger = np.zeros((m, 5))
+    used = 0
+    for i in range(m):
+        row = rows[i]
+        if row < 0:
+            ledger[i, 4] = 1.0
+            starts[i + 1] = used
+            continue
+        count = 0
+        for c in range(k):
+            p = np.float64(probs[row, c])
+            s = np.int64(c) if dense else np.int64(ids[row, c])
+            if p <= 0.0:
+                continue
+            if s >= len(exact):
+                ledger[i, 4] += p
+                continue
+            given = 0.0
+            for at in range(indptr[s], indptr[s + 1]):
+                target = target_ids[at]
+                mass = p * weights[at]
+                if total[target] == 0.0:
+                    touched[count] = target
+                    count += 1
+                elif first_wins:
+                    continue
+                total[target] += mass
+                given += mass
+            ledger[i, 0 if exact[s] else 2] += given
+            ledger[i, 4] += max(0.0, p - given)
+        ledger[i, 3] += tails[row]
+        if used + count > len(out_ids):
+            grown_ids = np.empty(max(2 * len(out_ids), used + count), np.int32)
+            grown_masses = np.empty(len(grown_ids), np.float32)
+            grown_ids[:used], grown_masses[:used] = out_ids[:used], masses[:used]
+            out_ids, masses = grown_ids, grown_masses
+        for c in range(count):
+            target = touched[c]
+            out_ids[used] = target
+            masses[used] = total[target]
+            total[target] = 0.0
+            used += 1
+        starts[i + 1] = used
+    return starts, out_ids[:used].copy(), masses[:used].copy(), ledger
