@@ -60,8 +60,8 @@ def byte_exact(
     count = len(places.row)
     own_of = np.full(count, -1, dtype=np.int64) if own is None else np.arange(1, count + 1, dtype=np.int64)
     indptr, ids, masses, ledger = kernel.transfer(
-        np.frombuffer(target.data, dtype=np.uint8), places.row, places.pending, places.ends, places.row,
-        source.encoding.ids, target.ids[1:], _pair(index), rows_of(source.top), rows_of(None if own is None else own.top),
+        np.frombuffer(target.data, dtype=np.uint8), places.row, places.pending, places.ends,
+        np.isin(places.pending, target.starts), places.row, source.encoding.ids, target.ids[1:], _pair(index), rows_of(source.top), rows_of(None if own is None else own.top),
         own_of, chaining,
     )  # fmt: skip
     return Transfer(name, indptr, ids, masses, ledger, np.diff(indptr) > 0, index.target.size)

@@ -174,28 +174,31 @@ def _wait(scratch, s, mass, low, high, depth, token, before):  # type: ignore[no
 
 
 @njit(cache=True, nogil=True)
-def _token_after(pair, s, skip, otherwise):  # type: ignore[no-untyped-def]
-    """The target token that follows the first `skip` bytes of source entry `s` as the target's tokenizer cuts it whole:
-    merges do not always take the longest token. `otherwise`, if it makes no cut there."""
+def _cut_at(pair, s, skip):  # type: ignore[no-untyped-def]
+    """How the target's tokenizer cuts source entry `s`, taken whole, after its first `skip` bytes: the token that
+    follows (merges do not always take the longest), -1 if its last token spans that place or nothing is known, or -2
+    if an earlier one does. The last token may yet change with what follows the entry, an earlier one hardly."""
     done = 0
-    for k in range(pair.spelled_from[s], pair.spelled_from[s + 1]):
+    last = pair.spelled_from[s + 1] - 1
+    for k in range(pair.spelled_from[s], last + 1):
         t = np.int64(pair.spelled[k])
         if done == skip:
             return t
         rank = pair.t_rank[t]
         if rank < 0:
-            return otherwise
+            return np.int64(-1)
         done += pair.t_offsets[rank + 1] - pair.t_offsets[rank]
         if done > skip:
-            return otherwise
-    return otherwise
+            return np.int64(-1 if k == last else -2)
+    return np.int64(-1)
 
 
 @njit(cache=True, nogil=True)
-def _begin(pair, rows, row, text, start, end, scratch, ledger):  # type: ignore[no-untyped-def]
+def _begin(pair, rows, row, text, start, end, cut_there, gold, scratch, ledger):  # type: ignore[no-untyped-def]
     """The first distribution: whole entries if nothing is pending, else those that start with `text[start:end]`.
 
-    Returns whether anything is known there.
+    With `cut_there` the target's tokens begin anew at `start`, so that an entry which they would cut otherwise than the
+    text has been cut is none of those (the text's own entry `gold` always is). Returns whether anything is known.
     """
     skip = end - start
     everything, nothing = len(pair.t_ids), np.int64(-1)
@@ -228,9 +231,12 @@ def _begin(pair, rows, row, text, start, end, scratch, ledger):  # type: ignore[
             k += 1
         if k < skip:
             continue
+        following = _cut_at(pair, s, skip) if cut_there else np.int64(-1)
+        if following == -2 and s != gold:
+            continue
         kept += p
         low, high, depth, token, before, is_open = _resolve(pair, s, skip, 0, everything, 0, nothing, nothing)
-        token = _token_after(pair, s, skip, token)
+        token = following if following >= 0 else token
         if is_open:
             _wait(scratch, s, p, low, high, depth, token, before)
         else:
@@ -351,13 +357,14 @@ def _share(pair, k, at_root, own, own_row, scratch, ledger, found, weights):  # 
 
 
 @njit(cache=True, nogil=True)
-def transfer(text, row_of, pending, ends, next_token, path, truths, pair, rows, own, own_of, chaining):  # type: ignore[no-untyped-def]
+def transfer(text, row_of, pending, ends, cuts, next_token, path, truths, pair, rows, own, own_of, chaining):  # type: ignore[no-untyped-def]
     """Carry source distributions to target positions.
 
     Args:
         text: uint8, the bytes of the text.
         row_of: int64[m], the source distribution of each target position, -1 for none.
         pending, ends: int64[m], the bytes up to which that distribution, and the position, have read.
+        cuts: bool[m], a target token begins at `pending`.
         next_token: int64[m], where in `path` the text's own source token after that distribution stands.
         path: int32[n], the text's source tokens; the distribution after the one of row r is row r + 1.
         truths: int32[m], the target token that the text has next.
@@ -385,7 +392,10 @@ def transfer(text, row_of, pending, ends, next_token, path, truths, pair, rows, 
     for i in range(m):
         book = ledger[i]
         scratch.count[:] = 0
-        known = row_of[i] >= 0 and _begin(pair, rows, row_of[i], text, pending[i], ends[i], scratch, book)
+        gold = np.int64(path[next_token[i]]) if chaining and next_token[i] < len(path) else np.int64(-1)
+        known = row_of[i] >= 0 and _begin(
+            pair, rows, row_of[i], text, pending[i], ends[i], cuts[i], gold, scratch, book
+        )
         if known:
             at_root = pending[i] == ends[i]
             row, step = row_of[i], next_token[i]
