@@ -61,7 +61,7 @@ class TopK:
     @cached_property
     def tail(self) -> NDArray[np.float64]:
         """float64[n]: probability of all entries that were not kept."""
-        return np.clip(1.0 - self.probs.sum(axis=1, dtype=np.float64), 0.0, 1.0)
+        return np.asarray(np.clip(1.0 - self.probs.sum(axis=1, dtype=np.float64), 0.0, 1.0))
 
     @classmethod
     def from_logits(cls, logits: Any, k: int, *, size: int | None = None) -> TopK:
@@ -105,14 +105,14 @@ class TopK:
         logprobs = (values - total)[:, :kept]
         if k == 0 or k >= kept:
             return cls(None, logprobs, logits.shape[1])
-        ids = np.argsort(-logprobs, axis=1, kind="stable")[:, :k]
+        ids = _best_columns(logprobs, k)
         return cls(ids.astype(np.int32), np.take_along_axis(logprobs, ids, axis=1), logits.shape[1])
 
     def truncate(self, k: int) -> TopK:
         """The same positions with the k best entries of each; what is cut goes to the tail."""
         if k == 0 or k >= self.k:
             return self
-        order = np.argsort(-self.logprobs, axis=1, kind="stable")[:, :k]
+        order = _best_columns(self.logprobs, k)
         ids = order if self.ids is None else np.take_along_axis(self.ids, order, axis=1)
         return TopK(ids.astype(np.int32), np.take_along_axis(self.logprobs, order, axis=1), self.width)
 
@@ -132,7 +132,7 @@ class TopK:
     def best(self) -> NDArray[np.int64]:
         """int64[n]: the most probable id at each position, the lowest of several."""
         column = self.logprobs.argmax(axis=1)
-        return column if self.ids is None else self.ids[np.arange(len(self)), column].astype(np.int64)
+        return np.asarray(column if self.ids is None else self.ids[np.arange(len(self)), column], dtype=np.int64)
 
     def to_dense(self) -> NDArray[np.float32]:
         """float32[n, width]: log-probabilities, with the tail spread evenly over the entries that were not kept."""
@@ -153,6 +153,16 @@ class TopK:
         if len(sums) and not np.allclose(sums, 1.0, atol=1e-3):
             raise DistributionError("these are no log-probabilities: a row's probabilities do not sum to 1")
         return cls(None, logprobs.astype(np.float32), logprobs.shape[1]).truncate(k)
+
+
+def _best_columns(values: NDArray[Any], k: int) -> NDArray[np.int64]:
+    """int64[n, k]: the columns of the k largest values of each row, largest first, ties to the lowest column."""
+    out = np.empty((len(values), k), dtype=np.int64)
+    for row, best in zip(values, out, strict=True):
+        least = np.partition(row, len(row) - k)[len(row) - k]
+        held = np.flatnonzero(row >= least)
+        best[:] = held[np.argsort(-row[held], kind="stable")[:k]]
+    return out
 
 
 def _check_totals(totals: NDArray[Any]) -> None:
@@ -204,7 +214,8 @@ def load_distributions(path: str | Path, expect: Mapping[str, str] | None = None
 
         def matrix(name: str, dtype: Any) -> NDArray[Any]:
             flat = table[name].combine_chunks()
-            return flat.flatten().to_numpy(zero_copy_only=False).astype(dtype).reshape(table.num_rows, k)
+            values = flat.flatten().to_numpy(zero_copy_only=False)
+            return np.asarray(values, dtype=dtype).reshape(table.num_rows, k)
 
         ids = matrix("ids", np.int32) if "ids" in table.column_names else None
         top = TopK(ids, matrix("logprobs", np.float32), width)

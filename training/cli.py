@@ -4,6 +4,7 @@ fusescope app                                             # the app, on localhos
 fusescope tokenizers                                      # samples, and every way to name a tokenizer
 fusescope align qwen deepseek --text "naïve café 🙂"       # how two tokenizers line up
 fusescope map qwen deepseek --kind soft -o mapping.parquet
+fusescope fidelity gemma-3-270m smollm2-135m --file README.md --top-k 64
 """
 
 from __future__ import annotations
@@ -208,6 +209,67 @@ def map_(
     print_frame("The entries that fare worst", worst[columns])
     if save is not None:
         typer.echo(f"saved to {save}")
+
+
+@cli.command()
+def fidelity(
+    source: Annotated[
+        str, typer.Argument(help="The source model: smollm2-135m, gemma-3-270m, a hub id, a folder or a .gguf.")
+    ],
+    target: Annotated[str, typer.Argument(help="The target model, named the same way.")],
+    text: Annotated[
+        str | None, typer.Option("--text", "-t", help="The text to measure on.", show_default=False)
+    ] = None,
+    file: Files = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help="A transfer method; may be repeated. All of them by default.", show_default=False),
+    ] = None,
+    top_k: Annotated[int, typer.Option(min=0, help="Entries kept of each distribution; 0 for the full softmax.")] = 0,
+    against_marginal: Annotated[
+        int,
+        typer.Option(min=0, help="Compare with the exact marginal at so many random positions (extra forward passes)."),
+    ] = 0,
+    seed: Annotated[int, typer.Option(help="Of the positions for --against-marginal.")] = 0,
+    output: OutputFormat = Format.table,
+) -> None:
+    """Measure what carrying a source model's predictions over to a target's tokens keeps.
+
+    The source seen through a method is a predictor of the text in the target's tokens: its bits per byte by the
+    source's own is the method's ratio, and 1.00 is perfect.
+    """
+    from fusion_core.fidelity import fidelity as measure
+    from fusion_core.transfer import LEDGER, METHODS
+    from training.fidelity import predict_pair, sample_marginal
+
+    chosen = method or list(METHODS)
+    unknown = [name for name in chosen if name not in METHODS]
+    if unknown:
+        _fail(f"unknown transfer method {unknown[0]!r}; choose one of {', '.join(METHODS)}")
+    content = _text(text, file)
+    pair = predict_pair(source, target, content, top_k)
+    reference = sample_marginal(pair, against_marginal, seed) if against_marginal else None
+    found = measure(
+        pair.source,
+        pair.own,
+        pair.index,
+        chosen,
+        reference=reference.transfer if reference else None,
+        reference_positions=reference.positions if reference else None,
+    )
+    if output is Format.json:
+        print_json(found.to_dict())
+        return
+    frame = found.to_frame().rename(columns={"name": "method", "kl": "KL", "agreement": "same top-1"})
+    kinds = list(LEDGER)
+    print_frame(f"{source} seen through each method as a predictor of {target}'s tokens", frame.drop(columns=kinds))
+    print_frame("Where the probability went", frame[["method", *kinds]].round(4))
+    typer.echo(
+        f"{found.bytes:,} bytes, {found.positions:,} target positions; bits per byte: "
+        f"the source's own {found.source_bpb:.4f}, the target's own {found.target_bpb:.4f}"
+    )
+    if reference:
+        typer.echo(f"marginal: {len(reference.positions)} positions in {reference.seconds:.1f} s")
 
 
 @cli.command()

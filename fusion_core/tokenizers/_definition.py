@@ -18,9 +18,11 @@ class Definition:
         identity: bytes that change whenever the tokenizer does; its fingerprint is their SHA-256.
         vocabulary: computes the vocabulary (slow, so its result is cached on disk).
         backend: starts the library that encodes.
+        adds_bos: the model reads a beginning-of-text token before every text.
     """
 
     kind: str
     identity: bytes
     vocabulary: Callable[[], Vocabulary]
     backend: Callable[[], Backend]
+    adds_bos: bool = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +43,10 @@ def define_file(path: Path) -> Definition:
     fields = _fields(path)
     model = fields.get("model")
     if model == "gpt2":
-        return _byte_level(fields)
+        return replace(_byte_level(fields), adds_bos=bool(fields.get("add_bos_token", False)))
     if model in ("llama", "t5"):
-        return _sentencepiece.define(_as_sentencepiece(fields, unigram=model == "t5"))
+        definition = _sentencepiece.define(_as_sentencepiece(fields, unigram=model == "t5"))
+        return replace(definition, adds_bos=bool(fields.get("add_bos_token", model == "llama")))
     raise TokenizerError(
         f"{path} holds a tokenizer of the kind {model!r}, which is not supported "
         "(gpt2, llama and t5 are); load the model's original tokenizer.json instead"

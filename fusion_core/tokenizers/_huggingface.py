@@ -179,6 +179,21 @@ def _vocabulary(definition: Json, spelling: Spelling, config: Json) -> Vocabular
     return Vocabulary.build(names, canonical, kinds, roles)
 
 
+def _adds_bos(source: Json, config: Mapping[str, Any]) -> bool:
+    """What the configuration states, or else whether the post-processor puts the bos token in front."""
+    stated = config.get("add_bos_token")
+    if isinstance(stated, bool):
+        return stated
+    bos = config.get("bos_token")
+    bos = bos.get("content") if isinstance(bos, Mapping) else bos
+    for node in _walk(source.get("post_processor")):
+        single = node.get("single")
+        if isinstance(single, list) and single and isinstance(single[0], dict):
+            first = single[0].get("SpecialToken")
+            return isinstance(first, dict) and first.get("id") == bos
+    return False
+
+
 def define(source: Json, config: Mapping[str, Any]) -> Definition:
     """A definition from a parsed `tokenizer.json` and, if there is one, the `tokenizer_config.json` beside it."""
     model = source.get("model")
@@ -197,4 +212,5 @@ def define(source: Json, config: Mapping[str, Any]) -> Definition:
         identity=json.dumps([definition, special], sort_keys=True).encode(),
         vocabulary=lambda: _vocabulary(definition, spelling, special),
         backend=lambda: HuggingFaceBackend(definition),
+        adds_bos=_adds_bos(source, config),
     )

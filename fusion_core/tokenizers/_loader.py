@@ -58,7 +58,8 @@ def load_tokenizer(name: str | Path, *, trust_remote_code: bool = False) -> Toke
         definition = _find(label, trust_remote_code=trust_remote_code)
         fingerprint = digest(definition.identity)
         vocabulary = _cache.vocabulary(fingerprint, definition.vocabulary)
-        return Tokenizer(label, definition.kind, fingerprint, vocabulary, definition.backend())
+        adds_bos = definition.adds_bos and "bos" in vocabulary.roles
+        return Tokenizer(label, definition.kind, fingerprint, vocabulary, definition.backend(), adds_bos)
     except TokenizerError as error:
         raise (
             error if repr(label) in str(error) else TokenizerError(f"cannot load tokenizer {label!r}: {error}")

@@ -104,4 +104,5 @@ def define(serialised: bytes) -> Definition:
         identity=b"sentencepiece:" + serialised,
         vocabulary=lambda: _vocabulary(proto, _processor(serialised)),
         backend=lambda: SentencePieceBackend(serialised),
+        adds_bos=True,
     )

@@ -6,6 +6,7 @@ import base64
 import binascii
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -178,4 +179,4 @@ def define_tekken(source: dict[str, Any]) -> Definition:
         names = list(TEKKEN_SPECIAL)
     names += [f"<SPECIAL_{n}>" for n in range(len(names), offset)]
     special = {name: n for n, name in enumerate(names[:offset])}
-    return define_ranks(ranks, pattern, special, {}, offset)
+    return replace(define_ranks(ranks, pattern, special, {}, offset), adds_bos=True)

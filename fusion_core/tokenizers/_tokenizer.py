@@ -51,6 +51,7 @@ class Tokenizer:
         fingerprint: SHA-256 of its definition; mappings and caches belong to it.
         vocabulary: every id's piece, canonical bytes and kind.
         backend: the library that encodes.
+        adds_bos: whether its model expects the `bos` token before every text; `encode` never adds it.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Tokenizer:
     fingerprint: str
     vocabulary: Vocabulary
     backend: Backend
+    adds_bos: bool = False
 
     @property
     def size(self) -> int:

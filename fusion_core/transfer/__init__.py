@@ -11,6 +11,7 @@ carried.ledger                                    # where the probability went, 
 """
 
 from fusion_core.transfer._index import TransferIndex, build_index
+from fusion_core.transfer._marginal import marginal
 from fusion_core.transfer._methods import METHODS, Method, transfer
 from fusion_core.transfer._places import Places, find_places
 from fusion_core.transfer._predictions import Predictions
@@ -28,6 +29,7 @@ __all__ = [
     "TransferIndex",
     "build_index",
     "find_places",
+    "marginal",
     "transfer",
     "transport_plan",
 ]

@@ -16,14 +16,28 @@ from fusion_core.transfer._result import Transfer, uncovered
 
 
 @lru_cache(maxsize=16)
-def _pair(index: TransferIndex) -> kernel.Pair:
+def kernel_pair(index: TransferIndex) -> kernel.Pair:
+    """The tables of two vocabularies as the compiled loops take them."""
     source = index.source.vocabulary
     return kernel.Pair(
-        np.ascontiguousarray(source.buffer), source.offsets, source.spells, index.first, index.opens,
-        index.entries.buffer, index.entries.offsets, index.targets.buffer, index.targets.offsets, index.targets.ids,
-        index.targets.rank, index.source_first, index.source_cut,
-        index.spelled, index.spelled_from, index.lookahead,
-    )  # fmt: skip
+        s_buffer=np.ascontiguousarray(source.buffer),
+        s_offsets=source.offsets,
+        s_spells=source.spells,
+        first=index.first,
+        opens=index.opens,
+        o_buffer=index.entries.buffer,
+        o_offsets=index.entries.offsets,
+        t_buffer=index.targets.buffer,
+        t_offsets=index.targets.offsets,
+        t_ids=index.targets.ids,
+        t_rank=index.targets.rank,
+        source_first=index.source_first,
+        source_cut=index.source_cut,
+        spelled=index.spelled,
+        spelled_from=index.spelled_from,
+        lookahead=index.lookahead,
+        open_runs=index.open_runs,
+    )
 
 
 def rows_of(top: TopK | None) -> kernel.Rows:
@@ -60,8 +74,18 @@ def byte_exact(
     count = len(places.row)
     own_of = np.full(count, -1, dtype=np.int64) if own is None else np.arange(1, count + 1, dtype=np.int64)
     indptr, ids, masses, ledger = kernel.transfer(
-        np.frombuffer(target.data, dtype=np.uint8), places.row, places.pending, places.ends,
-        np.isin(places.pending, target.starts), places.row, source.encoding.ids, target.ids[1:], _pair(index), rows_of(source.top), rows_of(None if own is None else own.top),
-        own_of, chaining,
-    )  # fmt: skip
+        np.frombuffer(target.data, dtype=np.uint8),
+        places.row,
+        places.pending,
+        places.ends,
+        np.isin(places.pending, target.starts),
+        places.row,  # row r predicts token r: that is where the text's own path goes on
+        source.encoding.ids,
+        target.ids[1:],
+        kernel_pair(index),
+        rows_of(source.top),
+        rows_of(None if own is None else own.top),
+        own_of,
+        chaining,
+    )
     return Transfer(name, indptr, ids, masses, ledger, np.diff(indptr) > 0, index.target.size)

@@ -25,9 +25,12 @@ _DUST = 1e-10
 
 
 class Pair(NamedTuple):
-    """Two vocabularies. `s_*` are source entries by id, `o_*` the same in the order of their bytes, `t_*` target entries
-    in the order of their bytes with their ids, and by target id their rank, first source token, and that of a run of blanks
-    cut short; `spelled` from `spelled_from[s]` on: source entry s in target tokens; `lookahead`: the target's tokenizer cuts such runs. See `TransferIndex`."""
+    """Two vocabularies, from a `TransferIndex`.
+
+    `s_*` are source entries by id, `o_*` the same in the order of their bytes, `t_*` target entries in the order of
+    their bytes with their ids, and by target id their rank. `spelled[spelled_from[s]:spelled_from[s + 1]]` is source
+    entry s in target tokens. The rest as in the index.
+    """
 
     s_buffer: NDArray[np.uint8]
     s_offsets: NDArray[np.int64]
@@ -45,6 +48,7 @@ class Pair(NamedTuple):
     spelled: NDArray[np.int32]
     spelled_from: NDArray[np.int64]
     lookahead: bool
+    open_runs: bool
 
 
 class Rows(NamedTuple):
@@ -61,10 +65,20 @@ class Scratch(NamedTuple):
 
     total: NDArray[np.float64]
     touched: NDArray[np.int64]
-    count: NDArray[np.int64]  # [0]: touched ids, [1]: open entries
+    counts: NDArray[np.int64]  # [0]: touched ids, [1]: open entries
     entry: NDArray[np.int64]
     mass: NDArray[np.float64]
     state: NDArray[np.int64]  # [open entry, (low, high, depth, token, token before)]
+
+
+@njit(cache=True, nogil=True)
+def new_scratch(target_size, source_size):  # type: ignore[no-untyped-def]
+    """An empty scratch for vocabularies of these sizes."""
+    room = source_size + 1
+    return Scratch(
+        np.zeros(target_size), np.empty(target_size + 1, np.int64), np.zeros(2, np.int64),
+        np.empty(room, np.int64), np.empty(room), np.empty((room, 5), np.int64),
+    )  # fmt: skip
 
 
 @njit(cache=True, nogil=True)
@@ -118,8 +132,8 @@ def _book(scratch, ledger, target, mass, kind):  # type: ignore[no-untyped-def]
         ledger[LOST] += mass
         return
     if scratch.total[target] == 0.0:
-        scratch.touched[scratch.count[0]] = target
-        scratch.count[0] += 1
+        scratch.touched[scratch.counts[0]] = target
+        scratch.counts[0] += 1
     scratch.total[target] += mass
     ledger[kind] += mass
 
@@ -135,10 +149,10 @@ def _is_run(pair, low, depth):  # type: ignore[no-untyped-def]
     begin = pair.t_offsets[low]
     if depth < 2 or pair.t_buffer[begin + depth - 1] != 32:
         return False
-    for k in range(depth):
-        if not _is_blank(pair.t_buffer[begin + k]):
-            return False
-    return True
+    k = 0
+    while k < depth and _is_blank(pair.t_buffer[begin + k]):
+        k += 1
+    return k == depth
 
 
 @njit(cache=True, nogil=True)
@@ -159,18 +173,18 @@ def _resolve(pair, s, skip, low, high, depth, token, before):  # type: ignore[no
         if pair.t_offsets[low + 1] - pair.t_offsets[low] == depth:
             token = np.int64(pair.t_ids[low])
     goes_on = high - low > 1 or pair.t_offsets[low + 1] - pair.t_offsets[low] > depth
-    return low, high, depth, token, before, goes_on or (pair.lookahead and _is_run(pair, low, depth))
+    return low, high, depth, token, before, goes_on or (pair.open_runs and _is_run(pair, low, depth))
 
 
 @njit(cache=True, nogil=True)
-def _wait(scratch, s, mass, low, high, depth, token, before):  # type: ignore[no-untyped-def]
+def wait(scratch, s, mass, low, high, depth, token, before):  # type: ignore[no-untyped-def]
     """Put an open entry aside."""
-    k = scratch.count[1]
+    k = scratch.counts[1]
     scratch.entry[k] = s
     scratch.mass[k] = mass
     state = scratch.state[k]
     state[0], state[1], state[2], state[3], state[4] = low, high, depth, token, before
-    scratch.count[1] += 1
+    scratch.counts[1] += 1
 
 
 @njit(cache=True, nogil=True)
@@ -194,7 +208,7 @@ def _cut_at(pair, s, skip):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _begin(pair, rows, row, text, start, end, cut_there, gold, scratch, ledger):  # type: ignore[no-untyped-def]
+def begin(pair, rows, row, text, start, end, cut_there, gold, scratch, ledger):  # type: ignore[no-untyped-def]
     """The first distribution: whole entries if nothing is pending, else those that start with `text[start:end]`.
 
     With `cut_there` the target's tokens begin anew at `start`, so that an entry which they would cut otherwise than the
@@ -219,7 +233,7 @@ def _begin(pair, rows, row, text, start, end, cut_there, gold, scratch, ledger):
                 _book(scratch, ledger, np.int64(pair.first[s]), p, EXACT)
             else:
                 low, high, depth, token, before, _ = _resolve(pair, s, 0, 0, everything, 0, nothing, nothing)
-                _wait(scratch, s, p, low, high, depth, np.int64(pair.first[s]), before)
+                wait(scratch, s, p, low, high, depth, np.int64(pair.first[s]), before)
             continue
         if s >= size or not pair.s_spells[s]:
             continue
@@ -238,7 +252,7 @@ def _begin(pair, rows, row, text, start, end, cut_there, gold, scratch, ledger):
         low, high, depth, token, before, is_open = _resolve(pair, s, skip, 0, everything, 0, nothing, nothing)
         token = following if following >= 0 else token
         if is_open:
-            _wait(scratch, s, p, low, high, depth, token, before)
+            wait(scratch, s, p, low, high, depth, token, before)
         else:
             _book(scratch, ledger, token, p, EXACT)
     tail = rows.tails[row]
@@ -252,9 +266,9 @@ def _begin(pair, rows, row, text, start, end, cut_there, gold, scratch, ledger):
     if kept <= 0.0:
         return False
     scale = 1.0 / (kept + tail)
-    for k in range(scratch.count[0]):
+    for k in range(scratch.counts[0]):
         scratch.total[scratch.touched[k]] *= scale
-    for k in range(scratch.count[1]):
+    for k in range(scratch.counts[1]):
         scratch.mass[k] *= scale
     for k in range(5):
         ledger[k] *= scale
@@ -263,7 +277,7 @@ def _begin(pair, rows, row, text, start, end, cut_there, gold, scratch, ledger):
 
 
 @njit(cache=True, nogil=True)
-def _follow(pair, rows, row, mass, low, high, depth, token, before, gold, truth, scratch, ledger):  # type: ignore[no-untyped-def]
+def follow(pair, rows, row, mass, low, high, depth, token, before, gold, truth, scratch, ledger):  # type: ignore[no-untyped-def]
     """The next distribution along the text's own path: `mass` is shared out by it, from the state that was reached.
 
     `gold` is the source token that comes next there (-1 if unknown), `truth` the target token that the text has.
@@ -280,7 +294,7 @@ def _follow(pair, rows, row, mass, low, high, depth, token, before, gold, truth,
             continue
         low2, high2, depth2, token2, before2, is_open = _resolve(pair, s, 0, low, high, depth, token, before)
         if is_open:
-            _wait(scratch, s, p, low2, high2, depth2, token2, before2)
+            wait(scratch, s, p, low2, high2, depth2, token2, before2)
         else:
             _book(scratch, ledger, truth if s == gold else token2, p, CHAINED)
     ledger[TAIL] += max(0.0, mass - seen)
@@ -299,12 +313,12 @@ def _continues(pair, s, low, high, t, depth):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _share(pair, k, at_root, own, own_row, scratch, ledger, found, weights):  # type: ignore[no-untyped-def]
+def share(pair, k, at_root, own, own_row, scratch, ledger, found, weights):  # type: ignore[no-untyped-def]
     """An open entry's mass: shared among the target tokens that it may become, by the target's own distribution; or,
     where that says nothing, to the token that it is now."""
     s, mass = scratch.entry[k], scratch.mass[k]
     low, high, depth, token, before = scratch.state[k]
-    cut = before if pair.lookahead and before >= 0 and _is_run(pair, low, depth) else np.int64(-1)
+    cut = before if pair.open_runs and before >= 0 and _is_run(pair, low, depth) else np.int64(-1)
     count, weight = 0, 0.0
     if own_row >= 0 and mass > _NEGLIGIBLE:
         o_low, o_high = np.int64(0), np.int64(0)
@@ -377,11 +391,7 @@ def transfer(text, row_of, pending, ends, cuts, next_token, path, truths, pair, 
         indptr int64[m + 1], ids int32, masses float32, ledger float64[m, 5].
     """
     m, width = len(row_of), len(pair.t_rank)
-    room = max(len(pair.first), rows.probs.shape[1]) + 1
-    scratch = Scratch(
-        np.zeros(width), np.empty(width + 1, np.int64), np.zeros(2, np.int64),
-        np.empty(room, np.int64), np.empty(room), np.empty((room, 5), np.int64),
-    )  # fmt: skip
+    scratch = new_scratch(width, max(len(pair.first), rows.probs.shape[1]))
     found = np.empty(max(width, own.probs.shape[1]) + 1, np.int64)
     weights = np.empty(len(found))
     indptr = np.zeros(m + 1, np.int64)
@@ -391,42 +401,40 @@ def transfer(text, row_of, pending, ends, cuts, next_token, path, truths, pair, 
     used = 0
     for i in range(m):
         book = ledger[i]
-        scratch.count[:] = 0
+        scratch.counts[:] = 0
         gold = np.int64(path[next_token[i]]) if chaining and next_token[i] < len(path) else np.int64(-1)
-        known = row_of[i] >= 0 and _begin(
-            pair, rows, row_of[i], text, pending[i], ends[i], cuts[i], gold, scratch, book
-        )
+        known = row_of[i] >= 0 and begin(pair, rows, row_of[i], text, pending[i], ends[i], cuts[i], gold, scratch, book)
         if known:
             at_root = pending[i] == ends[i]
             row, step = row_of[i], next_token[i]
             while True:
-                gold = np.int64(path[step]) if chaining and step < len(path) and row + 1 < len(rows.probs) else -1
+                gold = np.int64(-1)
+                if chaining and step < len(path) and row + 1 < len(rows.probs):
+                    gold = np.int64(path[step])
                 chosen = -1
-                for k in range(scratch.count[1]):
+                for k in range(scratch.counts[1]):
                     if scratch.entry[k] == gold:
                         chosen = k
                     else:
-                        _share(pair, k, at_root, own, own_of[i], scratch, book, found, weights)
+                        share(pair, k, at_root, own, own_of[i], scratch, book, found, weights)
                 if chosen < 0:
                     break
                 mass = scratch.mass[chosen]
                 low, high, depth, token, before = scratch.state[chosen]
-                scratch.count[1] = 0
+                scratch.counts[1] = 0
                 row, step, at_root = row + 1, step + 1, False
                 gold = np.int64(path[step]) if step < len(path) else np.int64(-1)
-                _follow(
-                    pair, rows, row, mass, low, high, depth, token, before, gold, np.int64(truths[i]), scratch, book
-                )
+                follow(pair, rows, row, mass, low, high, depth, token, before, gold, np.int64(truths[i]), scratch, book)
         else:
             book[:] = 0.0
             book[LOST] = 1.0
-        if used + scratch.count[0] > len(ids):
-            size = max(2 * len(ids), used + scratch.count[0])
+        if used + scratch.counts[0] > len(ids):
+            size = max(2 * len(ids), used + scratch.counts[0])
             grown_ids, grown_masses = np.empty(size, np.int32), np.empty(size, np.float32)
             grown_ids[:used], grown_masses[:used] = ids[:used], masses[:used]
             ids, masses = grown_ids, grown_masses
         dust = 0.0
-        for k in range(scratch.count[0]):
+        for k in range(scratch.counts[0]):
             target = scratch.touched[k]
             mass = scratch.total[target]
             scratch.total[target] = 0.0

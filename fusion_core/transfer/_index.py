@@ -79,8 +79,9 @@ class TransferIndex:
         source_first: int32[target size], the first source token of each target entry, -1 for none.
         source_cut: int32[target size], the same of a run of blanks less its last space, where the source's tokenizer
             leaves that space to the word behind; -1 elsewhere.
-        spelled, spelled_from: int32 and int64[source size + 1]: each source entry in target tokens, one after the other.
+        spelled, spelled_from: int32 and int64[source size + 1]: each source entry in target tokens, one by one.
         lookahead: the target's tokenizer does so: a run of blanks is one space shorter once a word follows.
+        open_runs: and the source's does not, so that a run of blanks in it is never sure.
     """
 
     source: Tokenizer
@@ -94,6 +95,7 @@ class TransferIndex:
     spelled: NDArray[np.int32]
     spelled_from: NDArray[np.int64]
     lookahead: bool
+    open_runs: bool
 
 
 def looks_ahead(tokenizer: Tokenizer) -> bool:
@@ -143,7 +145,7 @@ def build_index(source: Tokenizer, target: Tokenizer) -> TransferIndex:
             if s >= 0 and len(theirs[t]) > len(ours[s]) > 0 and theirs[t].startswith(ours[s]):
                 opens[s] = True
     lookahead = looks_ahead(target)
-    if lookahead:
+    if lookahead and not looks_ahead(source):  # else the source's own runs are cut already
         for s in np.flatnonzero(source.vocabulary.spells).tolist():
             opens[s] |= _is_run(ours[s])
     return TransferIndex(
@@ -157,4 +159,5 @@ def build_index(source: Tokenizer, target: Tokenizer) -> TransferIndex:
         cut,
         *_spell_out(source, target),
         lookahead,
+        lookahead and not looks_ahead(source),
     )

@@ -20,7 +20,6 @@ def first_of_each(mapped, size):  # type: ignore[no-untyped-def]
     return keep
 
 
-
 @njit(cache=True, nogil=True)
 def carry(rows, ids, probs, tails, dense, indptr, target_ids, weights, exact, size, first_wins):  # type: ignore[no-untyped-def]
     """Distributions through a sparse mapping (`indptr`, `target_ids`, `weights`), for the chosen rows (-1 for none).

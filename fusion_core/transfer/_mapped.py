@@ -1,5 +1,5 @@
-"""`boundary`: through a vocabulary mapping at every shared boundary. `fusellm`: the published rule's choice of positions
-and entries, on true probabilities."""
+"""`boundary`: through a vocabulary mapping at every shared boundary. `fusellm`: the published rule's choice of
+positions and entries, on true probabilities."""
 
 from __future__ import annotations
 

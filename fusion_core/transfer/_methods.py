@@ -25,9 +25,7 @@ class Method:
     about: str
 
 
-def _through(
-    rule: Callable[..., Transfer], kind: str, form: str = "bytes"
-) -> Run:
+def _through(rule: Callable[..., Transfer], kind: str, form: str = "bytes") -> Run:
     def run(source: Predictions, target: Encoding, index: TransferIndex, own: Predictions | None) -> Transfer:
         return rule(source, target, map_vocabulary(index.source, index.target, kind=kind, form=form))
 

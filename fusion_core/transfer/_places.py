@@ -42,7 +42,9 @@ def find_places(source: Predictions, target: Encoding) -> Places:
     usable = np.flatnonzero(source.encoding.closed)
     at = np.searchsorted(source.encoding.ends[usable], ends, side="right") - 1
     token = np.where(at >= 0, usable[np.maximum(at, 0)], -1) if len(usable) else np.full(len(ends), -1)
-    pending = np.where(token >= 0, source.encoding.ends[np.maximum(token, 0)], 0) if len(usable) else np.zeros_like(ends)
+    pending = (
+        np.where(token >= 0, source.encoding.ends[np.maximum(token, 0)], 0) if len(usable) else np.zeros_like(ends)
+    )
     row = token + 1
     row = np.where(closed & ((token >= 0) | source.has_start), row, -1)
     return Places(row.astype(np.int64), pending.astype(np.int64), ends.astype(np.int64))

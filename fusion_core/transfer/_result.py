@@ -26,8 +26,8 @@ class Transfer:
         indptr: int64[m + 1]; position i owns `ids[indptr[i]:indptr[i + 1]]`, each id once.
         ids: int32; probs: float32, true probabilities: with the tail and what was lost they sum to 1.
         ledger: float64[m, 5], the mass of each position by the kinds of `LEDGER`; rows sum to 1. `exact`: follows from
-            the source's distribution alone. `chained`: resolved by its next distributions along the text. `approximate`:
-            mapped or shared out by a rule. `tail`: not among the source's kept entries. `lost`: has nowhere to go.
+            the source's distribution alone. `chained`: resolved by its next distributions. `approximate`: mapped or
+            shared out by a rule. `tail`: not among the source's kept entries. `lost`: has nowhere to go.
         covered: bool[m], positions with a transfer; the others are masked out or fall back.
         size: of the target's vocabulary.
     """

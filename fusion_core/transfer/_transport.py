@@ -53,8 +53,8 @@ def transport_plan(
 def optimal_transport(
     source: Predictions, target: Encoding, own: Predictions | None, *, barycentric: bool = True
 ) -> Transfer:
-    """At every shared boundary, the source's mass moved along the plan: all of it, or (not `barycentric`, as the paper's
-    code) each source entry's whole mass to its heaviest target entry.
+    """At every shared boundary, the source's mass moved along the plan: all of it, or, not `barycentric` and as the
+    paper's code does, each source entry's whole mass to its heaviest target entry.
 
     Raises:
         TransferError: the target's own predictions are missing.

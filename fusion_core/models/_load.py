@@ -1,0 +1,116 @@
+"""From a model's name to a `Model`. Weights are safetensors or GGUF; pickled ones are refused."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from fusion_core.errors import ModelError
+from fusion_core.models._model import Model
+from fusion_core.tokenizers import SAMPLES, load_tokenizer
+from fusion_core.workspace import digest, workspace
+
+SAMPLE_MODELS = ("smollm2-135m", "gemma-3-270m")
+
+
+def load_model(name: str | Path, *, device: str | None = None, dtype: str | None = None) -> Model:
+    """The causal language model called `name` with its tokenizer.
+
+    Args:
+        name: a name in `SAMPLE_MODELS`, a hub id, a local folder, or a `.gguf` file. GGUF weights are converted to
+            safetensors in the workspace folder once.
+        device: such as `cpu` or `cuda`; by default CUDA where there is one.
+        dtype: `float32`, `bfloat16` or `float16`; by default bfloat16 on CUDA, float32 elsewhere.
+
+    Raises:
+        ModelError: torch is not installed, there is no such model, it cannot be loaded, or memory does not suffice.
+        TokenizerError: its tokenizer cannot be loaded.
+    """
+    label = str(name).strip()
+    try:
+        import torch
+        import transformers
+    except ImportError as error:
+        raise ModelError("running models needs torch: pip install 'fusescope[models]' (or: make samples)") from error
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    kind = getattr(torch, dtype or ("bfloat16" if device.startswith("cuda") else "float32"), None)
+    if not isinstance(kind, torch.dtype):
+        raise ModelError(f"unknown dtype {dtype!r}; choose float32, bfloat16 or float16")
+    folder = _folder(label)
+    tokenizer = load_tokenizer(label)
+    try:
+        network = transformers.AutoModelForCausalLM.from_pretrained(
+            folder, dtype=kind, use_safetensors=True, trust_remote_code=False
+        )
+        network = network.eval().to(device)
+    except torch.OutOfMemoryError as error:
+        raise ModelError(f"the model {label!r} does not fit into the memory of {device}; try device='cpu'") from error
+    except Exception as error:  # the library has many ways to say no
+        raise ModelError(f"cannot load the model {label!r}: {_first_line(error)}") from error
+    return Model(label, tokenizer, network)
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0][:300] if text else type(error).__name__
+
+
+def _folder(name: str) -> str:
+    """A folder with safetensors weights, or a hub id."""
+    if not name:
+        raise ModelError(f"no model was named; try {', '.join(SAMPLE_MODELS)}, a hub id, a folder or a .gguf file")
+    if name in SAMPLE_MODELS:
+        path = SAMPLES[name].path
+        if path is None:
+            raise ModelError(f"the sample model {name!r} is not installed; run: make samples")
+        return str(_converted(path, name))
+    path = Path(name).expanduser()
+    if path.is_file():
+        if path.suffix.lower() != ".gguf":
+            raise ModelError(f"{path} is no .gguf file; name the folder that holds config.json and model.safetensors")
+        stat = path.stat()
+        return str(_converted(path, digest(str(path.resolve()), str(stat.st_size), str(stat.st_mtime_ns))[:24]))
+    if path.is_dir():
+        if not any(path.glob("*.safetensors")):
+            pickled = [p.name for p in (*path.glob("*.bin"), *path.glob("*.pt"))]
+            hint = (
+                f" ({', '.join(pickled[:2])}: pickled weights are never loaded; convert them first)" if pickled else ""
+            )
+            raise ModelError(f"the folder {path} holds no .safetensors weights{hint}")
+        return str(path)
+    if name.count("/") > 1 or name.startswith((".", "/", "~")):
+        raise ModelError(f"there is no file or folder {name!r}, and it is no hub id")
+    return name
+
+
+def _converted(path: Path, key: str) -> Path:
+    """The folder of `path`'s weights as safetensors, converted whole or not at all."""
+    target = workspace() / "models" / key
+    if (target / "model.safetensors").is_file() and (target / "config.json").is_file():
+        return target
+    import torch
+    import transformers
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=".part-", dir=target.parent))
+    try:
+        loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
+            str(path.parent), gguf_file=path.name, dtype=torch.float32
+        )
+        # What comes from GGUF is marked as quantised and cannot be saved as it is.
+        if hasattr(loaded.config, "quantization_config"):
+            del loaded.config.quantization_config
+        plain = transformers.AutoModelForCausalLM.from_config(loaded.config, dtype=torch.float32)
+        plain.load_state_dict(loaded.state_dict())
+        plain.save_pretrained(str(temporary), safe_serialization=True)
+        temporary.replace(target)
+    except OSError as error:
+        if not (target / "model.safetensors").is_file():  # else another process was faster
+            raise ModelError(f"cannot convert {path.name} into {target}: {error.strerror or error}") from error
+    except Exception as error:
+        raise ModelError(f"cannot read the weights of {path.name}: {_first_line(error)}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return target
