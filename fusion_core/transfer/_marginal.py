@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -33,33 +34,38 @@ class _Cache:
     """The source's key-value cache of the start of a text, extended from position to position."""
 
     def __init__(self, model: Model, ids: NDArray[np.int32]) -> None:
+        import transformers
+
         self._model = model
         self._ids = [*([] if model.start is None else [model.start]), *ids.tolist()]
         self._done = 0
-        self._held: Any = None
+        self._held = transformers.DynamicCache(config=model.network.config)
+        # The argument's name as of transformers 5.24; earlier releases know the other one.
+        names = inspect.signature(model.network.forward).parameters
+        self._name = "cache" if "cache" in names else "past_key_values"
+
+    def _run(self, tokens: list[list[int]], held: Any) -> Any:
+        """[rows, V] logits after the last token of each row; `held` grows by the tokens."""
+        import torch
+
+        with torch.inference_mode():
+            inputs = torch.tensor(tokens, device=self._model.network.device)
+            out = self._model.network(inputs, use_cache=True, logits_to_keep=1, **{self._name: held})
+        return out.logits[:, -1]
 
     def extend(self, row: int) -> None:
         """Read what stands before source row `row`; rows must ascend."""
-        import torch
-
         end = row + (0 if self._model.start is None else 1)
         if end > self._done:
-            part = torch.tensor([self._ids[self._done : end]], device=self._model.network.device)
-            with torch.inference_mode():
-                out = self._model.network(part, past_key_values=self._held, use_cache=True, logits_to_keep=1)
-            self._held, self._done = out.past_key_values, end
+            self._run([self._ids[self._done : end]], self._held)
+            self._done = end
 
     def after(self, paths: Sequence[Sequence[int]]) -> TopK:
         """The distributions after equally long paths that go on from what has been read."""
-        import torch
-
-        tokens = torch.tensor([list(path) for path in paths], device=self._model.network.device)
         held = copy.deepcopy(self._held)
-        if held is not None:
+        if self._done:
             held.batch_repeat_interleave(len(paths))
-        with torch.inference_mode():
-            logits = self._model.network(tokens, past_key_values=held, use_cache=True, logits_to_keep=1).logits
-        return TopK.from_logits(logits[:, -1], 0, size=self._model.tokenizer.size)
+        return TopK.from_logits(self._run([list(path) for path in paths], held), 0, size=self._model.tokenizer.size)
 
 
 def marginal(

@@ -1,0 +1,182 @@
+"""Models run as they were trained, and the gold standard asks them the right questions."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fusion_core import ModelError, TokenizerError, TransferError
+from fusion_core.fidelity import fidelity
+from fusion_core.transfer import METHODS, build_index, marginal, transfer
+from tests.support import tiny
+from tests.support.requires import sample
+
+torch = pytest.importorskip("torch")
+from fusion_core.models import Model, load_model  # noqa: E402
+
+TEXT = "the quick brown fox jumps over the lazy dog"
+
+
+def _save(folder: Path, kind: str, seed: int, window: int = 64) -> Path:
+    """A model of two layers with a tiny tokenizer, as a folder."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    folder.mkdir(exist_ok=True)
+    path = tiny.train(kind, folder)
+    size = 440
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=size, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=2, max_position_embeddings=window, initializer_range=0.4,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(str(folder))
+    assert path.parent == folder
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory, workspace_folder: Path) -> tuple[Model, Model]:
+    root = tmp_path_factory.mktemp("models")
+    return (
+        load_model(_save(root / "a", "byte-bpe", 1), device="cpu"),
+        load_model(_save(root / "b", "metaspace-bpe", 2), device="cpu"),
+    )
+
+
+def test_predictions_are_the_models_own(pair: tuple[Model, Model]) -> None:
+    model = pair[0]
+    found = model.predict(TEXT)
+    assert not found.has_start and len(found.top) == len(found.encoding) + 1
+    ids = torch.tensor([found.encoding.ids.tolist()])
+    with torch.inference_mode():
+        logits = model.network(ids).logits[0]
+    expected = torch.log_softmax(logits, dim=-1)[:-1].gather(1, ids[0, 1:, None])[:, 0]
+    assert found.nll == pytest.approx(-expected.numpy(), abs=1e-5)
+    # Padding rows of the network are part of the softmax, and are never kept.
+    assert found.top.width == 440 > found.top.k == model.tokenizer.size and found.top.tail[1:].min() > 0
+
+
+def test_every_position_of_a_long_text_has_context(pair: tuple[Model, Model]) -> None:
+    model = pair[0]
+    found = model.predict(" ".join([TEXT] * 8), top_k=5)
+    assert len(found.encoding) > 96 and model.window == 64 and found.top.k == 5
+    for row, begin in ((40, 0), (64, 0), (74, 32), (len(found.encoding), 64)):
+        ids = torch.tensor([found.encoding.ids[begin:row].tolist()])
+        with torch.inference_mode():
+            expected = torch.log_softmax(model.network(ids).logits[0, -1], dim=-1)[: model.tokenizer.size]
+        assert found.top.logprobs[row] == pytest.approx(expected.topk(5).values.numpy(), abs=1e-4)
+
+
+def test_an_empty_text_has_no_predictions_to_judge(pair: tuple[Model, Model]) -> None:
+    found = pair[0].predict("")
+    assert len(found.top) == 1 and np.isnan(found.bits_per_byte)
+    with pytest.raises(TransferError, match="too short"):
+        fidelity(found, pair[1].predict(""), build_index(pair[0].tokenizer, pair[1].tokenizer))
+
+
+def test_marginal_leaves_next_to_nothing_open_and_is_what_the_source_says(pair: tuple[Model, Model]) -> None:
+    a, b = pair
+    source, own = a.predict(TEXT), b.predict(TEXT)
+    index = build_index(a.tokenizer, b.tokenizer)
+    positions = np.arange(1, len(own.encoding) - 1, 4)
+    found = marginal(a, source, own.encoding, index, positions, own=own)
+    assert found.ledger.sum(axis=1) == pytest.approx(np.ones(len(positions)), abs=1e-4)
+    opened = transfer(source, own.encoding, index, method="byte-exact-open", own=own)
+    # What forward passes settle was open before, and what was sure stays as it was.
+    assert (found.ledger[:, 2] <= opened.ledger[positions, 2] + 1e-6).all()
+    assert found.ledger[:, 0] == pytest.approx(opened.ledger[positions, 0], abs=1e-5)
+    for n, i in enumerate(positions.tolist()):
+        off = np.abs(found.to_dense(n) - opened.to_dense(i)).sum() / 2
+        assert off <= opened.ledger[i, 2] + 1e-4
+    with pytest.raises(TransferError, match="ascend"):
+        marginal(a, source, own.encoding, index, np.array([3, 1]))
+
+
+def test_fidelity_of_every_method(pair: tuple[Model, Model]) -> None:
+    a, b = pair
+    source, own = a.predict(TEXT), b.predict(TEXT)
+    index = build_index(a.tokenizer, b.tokenizer)
+    positions = np.array([1, 5])
+    reference = marginal(a, source, own.encoding, index, positions, own=own)
+    found = fidelity(source, own, index, reference=reference, reference_positions=positions)
+    assert [row.name for row in found.methods] == list(METHODS)
+    assert set(found.to_dict()) >= {"source", "target", "bytes", "positions", "source_bpb", "target_bpb", "methods"}
+    for row in found.methods:
+        assert sum(row.ledger.values()) == pytest.approx(1.0, abs=1e-4)
+        assert row.ratio == pytest.approx(row.bpb / found.source_bpb) and row.kl is not None and row.kl >= -1e-6
+    assert len(found.to_frame()) == len(METHODS)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("", "no model was named"), ("/nowhere/model", "no file or folder"), ("missing-model", "missing-model")],
+)
+def test_a_wrong_name_is_one_clear_error(name: str, says: str) -> None:
+    with pytest.raises((ModelError, TokenizerError), match=says):
+        load_model(name)
+
+
+def test_pickled_weights_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "pytorch_model.bin").write_bytes(b"x")
+    with pytest.raises(ModelError, match="pickled weights are never loaded"):
+        load_model(tmp_path)
+    (tmp_path / "weights.pt").write_bytes(b"x")
+    with pytest.raises(ModelError, match=r"no \.gguf file"):
+        load_model(tmp_path / "weights.pt")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("source", "target"), [("gemma-3-270m", "smollm2-135m"), ("smollm2-135m", "gemma-3-270m")])
+def test_the_sample_models_seen_through_byte_exact(
+    source: str, target: str, sample_models: Callable[[str], Model]
+) -> None:
+    prose = (
+        "The committee had not expected such a response, and nobody in the old courthouse knew what to do next. "
+        "Everyone has the right to freedom of thought, conscience and religion; this right includes freedom to change."
+    )
+    code = (
+        "def mean(values):\n    total = 0\n    for value in values:\n        total += value\n"
+        "    return total / len(values)\n"
+    )
+    a, b = sample_models(source), sample_models(target)
+    index = build_index(a.tokenizer, b.tokenizer)
+    for text, limit in ((prose, 1.02), (code, 1.05)):
+        figures = fidelity(a.predict(text), b.predict(text), index, ["byte-exact", "byte-exact-open", "fusellm-hard"])
+        ours, opened, published = figures.methods
+        assert ours.coverage >= (0.999 if a.start is not None else 0.97)
+        # Short texts: what a model pays for the rest of a first token that the other cuts differently counts for more.
+        assert ours.ratio <= limit + 0.03 and opened.ratio <= 1.10
+        assert ours.ratio <= published.ratio + 0.01 and (text is prose or published.ratio > 1.3)
+
+
+@pytest.fixture(scope="module")
+def sample_models(workspace_folder: Path) -> Callable[[str], Model]:
+    from functools import cache
+
+    @cache
+    def loaded(name: str) -> Model:
+        sample(name)
+        return load_model(name, device="cpu")
+
+    return loaded
+
+
+def test_the_command_prints_the_agreed_json(tmp_path: Path) -> None:
+    a, b = _save(tmp_path / "a", "byte-bpe", 1), _save(tmp_path / "b", "metaspace-bpe", 2)
+    command = [sys.executable, "-m", "training", "fidelity", str(a), str(b), "--text", TEXT, "--top-k", "16"]
+    command += ["--method", "byte-exact", "--method", "fusellm-soft"]
+    done = subprocess.run([*command, "--format", "json"], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert [row["name"] for row in found["methods"]] == ["byte-exact", "fusellm-soft"]
+    assert set(found["methods"][0]) == {"name", "coverage", "top1", "nll", "bpb", "ratio", "ledger", "seconds"}
+    table = subprocess.run([*command, "--against-marginal", "2"], capture_output=True, text=True, timeout=300)
+    assert (table.returncode == 0 and "same top-1" in table.stdout.replace("\n", " ")) or "KL" in table.stdout
+    wrong = subprocess.run([*command, "--method", "magic"], capture_output=True, text=True, timeout=300)
+    assert wrong.returncode == 2 and "unknown transfer method 'magic'" in wrong.stderr
