@@ -23,7 +23,13 @@ from rich.table import Table
 from app.texts import EXAMPLES
 from fusion_core import Tokenizer, load_tokenizer, map_vocabulary
 from fusion_core.alignment import align, dtw, warp_strings
+from fusion_core.compat.fusellm import transform_step_logits
+from fusion_core.loss import SparseTarget, fusion_loss
+from fusion_core.transfer import build_index, transfer
+from fusion_core.transfer._mapped import boundary
 from tests.oracles.dtw import dtw as textbook
+from tests.oracles.fusellm import transform as published
+from tests.support.predictions import random_predictions
 
 CORPORA = Path(__file__).parents[2] / "shared" / "corpora"
 MB = 1 << 20
@@ -131,6 +137,97 @@ def bench_soft(a: Tokenizer, b: Tokenizer) -> list[list[str]]:
     return [*rows, ["  the same, first call of the process", f"{cold:.1f} s", "", "", ""]]
 
 
+def _published_case(a: Tokenizer, b: Tokenizer, text: str, k: int) -> dict[str, Any]:
+    """Made-up top-k rows on real tokens, as the compatible mode takes them."""
+    size = 2048
+    source, target = (side.encode(text[: size * 12]) for side in (a, b))
+    end = min(int(source.ends[size - 1]), int(target.ends[size - 1]))
+    piece = source.data[:end].decode("utf-8", "ignore")
+    source, target = a.encode(piece), b.encode(piece)
+    rng = np.random.default_rng(0)
+    ids = rng.integers(0, a.vocabulary.count, (len(source), k))
+    return {
+        "source_pieces": source.pieces,
+        "target_pieces": target.pieces,
+        "topk_ids": ids,
+        "topk_logits": -np.sort(-rng.normal(0, 3, ids.shape), axis=1),
+        "source_vocab": dict(enumerate(a.vocabulary.pieces)),
+        "target_vocab": b.vocabulary.by_piece,
+    }
+
+
+def bench_transfer(a: Tokenizer, b: Tokenizer, text: str) -> list[list[str]]:
+    """2,048 tokens, k = 64: the compatible mode beside the published loops, and positions a second for the rest."""
+    case = _published_case(a, b, text, 64)
+    markers = (a.space_marker, b.space_marker)
+    options = {"source_marker": markers[0], "target_marker": markers[1], "kind": "hard"}
+    start = time.perf_counter()
+    lists = {**case, "topk_ids": case["topk_ids"].tolist(), "topk_logits": case["topk_logits"].tolist()}
+    expected = published(**lists, markers=markers, soft=None)
+    slow = time.perf_counter() - start
+    assert transform_step_logits(**case, **options) == expected
+    fast = _best(lambda: transform_step_logits(**case, **options), 20)
+    rows = [
+        ["compatible mode, 2,048 tokens, k = 64", f"{fast * 1e3:.1f} ms", f"{slow:.2f} s", f"{slow / fast:,.0f}x", ""]
+    ]
+    piece = text[:9000]
+    source, own = (random_predictions(side, piece, 0, top_k=64) for side in (a, b))
+    index, mapping = build_index(a, b), map_vocabulary(a, b, kind="first-token")
+    count = len(own.encoding) - 1
+    for name, run in (
+        ("boundary", lambda: boundary(source, own.encoding, mapping)),
+        ("byte-exact", lambda: transfer(source, own.encoding, index, own=own)),
+    ):
+        seconds = _best(run, 5)
+        rows.append(
+            [f"{name}, {count:,} positions, k = 64", f"{seconds * 1e3:.1f} ms", "", f"{count / seconds:,.0f}/s", ""]
+        )
+    return rows
+
+
+def _dense_loss(logits: Any, gold: Any, target: SparseTarget) -> Any:
+    """As FuseLLM's trainer: a dense target distribution, filled in position by position."""
+    import torch
+
+    dense = torch.zeros_like(logits)
+    for i in range(len(logits)):
+        for c in range(target.ids.shape[1]):
+            dense[i, target.ids[i, c]] += target.probs[i, c]
+    clm = torch.nn.functional.cross_entropy(logits, gold)
+    return 0.9 * clm + 0.1 * torch.nn.functional.cross_entropy(logits, dense)
+
+
+def bench_loss() -> list[list[str]]:
+    """n = 512, V = 151,646, k = 64: forward, and forward with backward, beside the dense formulation."""
+    import torch
+
+    torch.manual_seed(0)
+    n, width = 512, 151_646
+    logits = torch.randn(n, width, requires_grad=True)
+    gold = torch.randint(width, (n,))
+    target = SparseTarget(
+        torch.stack([torch.randperm(width)[:64] for _ in range(n)]), torch.full((n, 64), 1 / 65), torch.ones(n).bool()
+    )
+
+    def both(loss: Callable[[], Any]) -> None:
+        logits.grad = None
+        loss().backward()
+
+    rows = []
+    ours: Callable[[], Any] = lambda: fusion_loss(logits, gold, target).total  # noqa: E731
+    dense: Callable[[], Any] = lambda: _dense_loss(logits, gold, target)  # noqa: E731
+    for name, run in (("forward", lambda loss: loss()), ("forward and backward", both)):
+        with _peak() as peak:
+            fast = _best(lambda r=run: r(ours), 3)
+        with _peak() as slow_peak:
+            slow = _best(lambda r=run: r(dense), 1)
+        memory = f"{peak[0]:.0f} MB (dense {slow_peak[0]:.0f})"
+        rows.append(
+            [f"loss, n = 512, V = 151,646, {name}", f"{fast:.2f} s", f"{slow:.2f} s", f"{slow / fast:.1f}x", memory]
+        )
+    return rows
+
+
 def main() -> None:
     """Print one table."""
     qwen, deepseek, mistral = map(load_tokenizer, ("qwen", "deepseek", "mistral"))
@@ -153,12 +250,14 @@ def main() -> None:
     )
     rows += bench_span(qwen, deepseek, prose)
     rows += bench_soft(qwen, deepseek)
+    rows += bench_transfer(qwen, deepseek, prose)
+    rows += bench_loss()
     table = Table(title="warm, best of several runs", title_justify="left")
     for column in ("what", "time", "textbook", "ratio", "extra memory"):
         table.add_column(column, justify="left" if column == "what" else "right")
     for row in rows:
         table.add_row(*row)
-    Console(width=130).print(table)
+    Console(width=150).print(table)
 
 
 if __name__ == "__main__":

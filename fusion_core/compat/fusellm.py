@@ -79,7 +79,7 @@ def transform_step_logits(
     table = _target_of(ids, source_vocab, target_vocab, source_marker, target_marker, kind, soft_mapping or {})
     mapped = np.where(ids >= 0, table[ids], -1)
     # Quirk: of two source tokens that map to one target token the first wins; the other's probability is dropped.
-    keep = _first_of_each(mapped, max(target_vocab.values(), default=0) + 1)
+    keep = _first_of_each(mapped, int(mapped.max(initial=0)) + 1)
     counts = keep.sum(axis=1)
     flat_ids, flat_logits = mapped[keep].tolist(), logits[keep].tolist()
     bounds = np.concatenate(([0], np.cumsum(counts))).tolist()
@@ -176,15 +176,21 @@ def _target_of(
     occurs = np.zeros(int(ids.max(initial=-1)) + 1, dtype=np.bool_)
     occurs[ids[ids >= 0]] = True
     table = np.full(len(occurs) + 1, -1, dtype=np.int64)
-    for i in np.flatnonzero(occurs).tolist():
-        if i not in source_vocab:
-            raise MappingError(f"the source id {i} is not in source_vocab")
-        piece = source_vocab[i].replace(source_marker, target_marker)
-        if kind != "hard":
-            if piece not in soft_mapping:
-                raise MappingError(f"soft_mapping has no entry for the source piece {piece!r} (marker swapped)")
-            piece = soft_mapping[piece]
-        table[i] = target_vocab.get(piece, -1)
+    found = np.flatnonzero(occurs)
+    try:
+        pieces = [source_vocab[i] for i in found.tolist()]
+    except KeyError as error:
+        raise MappingError(f"the source id {error.args[0]} is not in source_vocab") from None
+    if source_marker != target_marker:
+        pieces = [piece.replace(source_marker, target_marker) for piece in pieces]
+    if kind != "hard":
+        try:
+            pieces = [soft_mapping[piece] for piece in pieces]
+        except KeyError as error:
+            raise MappingError(
+                f"soft_mapping has no entry for the source piece {error.args[0]!r} (marker swapped)"
+            ) from None
+    table[found] = [target_vocab.get(piece, -1) for piece in pieces]
     return table
 
 
