@@ -260,10 +260,13 @@ def fidelity(
     if output is Format.json:
         print_json(found.to_dict())
         return
-    frame = found.to_frame().rename(columns={"name": "method", "kl": "KL", "agreement": "same top-1"})
-    kinds = list(LEDGER)
-    print_frame(f"{source} seen through each method as a predictor of {target}'s tokens", frame.drop(columns=kinds))
-    print_frame("Where the probability went", frame[["method", *kinds]].round(4))
+    frame = found.to_frame().rename(columns={"name": "method"})
+    figures = ["method", "coverage", "top1", "nll", "bpb", "ratio", "seconds"]
+    print_frame(f"{source} seen through each method as a predictor of {target}'s tokens", frame[figures])
+    print_frame("Where the probability went", frame[["method", *LEDGER]].round(4))
+    if reference:
+        renamed = frame.rename(columns={"kl": "KL, nats", "agreement": "same top-1"})
+        print_frame("Against the marginal", renamed[["method", "KL, nats", "same top-1"]])
     typer.echo(
         f"{found.bytes:,} bytes, {found.positions:,} target positions; bits per byte: "
         f"the source's own {found.source_bpb:.4f}, the target's own {found.target_bpb:.4f}"

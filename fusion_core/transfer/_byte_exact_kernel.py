@@ -297,7 +297,9 @@ def follow(pair, rows, row, mass, low, high, depth, token, before, gold, truth, 
             wait(scratch, s, p, low2, high2, depth2, token2, before2)
         else:
             _book(scratch, ledger, truth if s == gold else token2, p, CHAINED)
-    ledger[TAIL] += max(0.0, mass - seen)
+    # What is not among the kept entries there still began with this token.
+    if mass > seen:
+        _book(scratch, ledger, token, mass - seen, APPROXIMATE)
 
 
 @njit(cache=True, nogil=True)
