@@ -4,7 +4,7 @@ fusescope app                                             # the app, on localhos
 fusescope tokenizers                                      # samples, and every way to name a tokenizer
 fusescope align qwen deepseek --text "naïve café 🙂"       # how two tokenizers line up
 fusescope map qwen deepseek --kind soft -o mapping.parquet
-fusescope fidelity gemma-3-270m smollm2-135m --file README.md --top-k 64
+fusescope fidelity gemma-3-270m smollm2-135m --file LICENSE --top-k 64 --method byte-exact --method fusellm-hard
 """
 
 from __future__ import annotations
