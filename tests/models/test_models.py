@@ -131,6 +131,10 @@ def test_pickled_weights_are_refused(tmp_path: Path) -> None:
         load_model(tmp_path / "weights.pt")
 
 
+def test_a_run_of_spaces_is_one_token_of_the_sample_models_tokenizer() -> None:
+    assert sample("gemma-3-270m").encode("x:\n    if y").pieces == ["x", ":", "\n", "▁▁▁▁", "if", "▁y"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("source", "target"), [("gemma-3-270m", "smollm2-135m"), ("smollm2-135m", "gemma-3-270m")])
 def test_the_sample_models_seen_through_byte_exact(
