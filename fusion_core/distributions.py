@@ -120,6 +120,12 @@ class TopK:
         """The chosen positions (a slice, or an array of indices)."""
         return TopK(None if self.ids is None else self.ids[positions], self.logprobs[positions], self.width)
 
+    def with_empty_row(self) -> TopK:
+        """The same with a row in front that says nothing: where a model predicts no first token."""
+        nothing = np.full((1, self.k), -np.inf, dtype=np.float32)
+        ids = None if self.ids is None else np.concatenate([np.arange(self.k, dtype=np.int32)[None, :], self.ids])
+        return TopK(ids, np.concatenate([nothing, self.logprobs]), self.width)
+
     def logprob_of(self, ids: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
         """float64[n]: the log-probability of one id per position, -inf where it was not kept."""
         if self.ids is None:

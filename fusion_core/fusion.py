@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from fusion_core.errors import TransferError
 from fusion_core.transfer import Predictions, Transfer
 
+# What cross-entropies are of: a whole text of each source, or each target token.
+LEVELS = ("sequence", "token")
+
 Floats = NDArray[np.float64]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,8 @@ from fusion_core.transfer import Predictions
 # Tokens that are read at once at most; the next window begins half of that further on, so that every position but the
 # first ones has at least as many tokens of context.
 WINDOW = 1024
+# Tokens of one forward pass, padding included; the logits take this times the vocabulary.
+BATCH_TOKENS = 2048
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,22 @@ class Model:
         longest = getattr(self.network.config, "max_position_embeddings", None)
         return min(WINDOW, int(longest)) if longest else WINDOW
 
+    def context_start(self, index: int) -> int:
+        """Where the window begins in which the token at `index` (the start token counts) is read."""
+        width = self.window
+        if index < width:
+            return 0
+        step = width - width // 2
+        return width - width // 2 + (index - width) // step * step
+
     def predict(self, text: str | Encoding, *, top_k: int = 0, progress: Progress | None = None) -> Predictions:
-        """Next-token distributions at every position of `text`.
+        """Next-token distributions at every position of `text`; as `predict_all` for one text."""
+        return self.predict_all([text], top_k=top_k, progress=progress)[0]
+
+    def predict_all(
+        self, texts: Sequence[str | Encoding], *, top_k: int = 0, progress: Progress | None = None
+    ) -> list[Predictions]:
+        """Next-token distributions at every position of several texts, read in batches of similar length.
 
         Args:
             top_k: entries to keep; 0 keeps the full softmax (n times the vocabulary in float32).
@@ -56,38 +73,86 @@ class Model:
         """
         import torch
 
-        encoding = self.tokenizer.encode(text) if isinstance(text, str) else text
+        encodings = [self.tokenizer.encode(text) if isinstance(text, str) else text for text in texts]
         lead = [] if self.start is None else [self.start]
-        ids = torch.tensor([[*lead, *encoding.ids.tolist()]], dtype=torch.long)
-        total, width = ids.shape[1], self.window
-        parts: list[TopK] = []
-        done = 0
+        ids = [[*lead, *encoding.ids.tolist()] for encoding in encodings]
+        parts: list[list[TopK]] = [[] for _ in texts]
+        done, total = 0, sum(map(len, ids))
         try:
-            while done < total:
-                begin = 0 if done == 0 else max(0, done - width // 2)
-                end = min(total, begin + width)
-                with torch.inference_mode():
-                    logits = self.network(ids[:, begin:end].to(self.network.device)).logits[0, done - begin :]
-                parts.append(TopK.from_logits(logits, top_k, size=self.tokenizer.size))
-                done = end
+            for batch in _batches(sorted(self._windows(ids), key=lambda w: w.begin - w.end)):
+                logits = self._read([ids[w.text][w.begin : w.end] for w in batch])
+                for row, w in zip(logits, batch, strict=True):
+                    kept = row[w.done - w.begin : w.end - w.begin]
+                    parts[w.text].append(TopK.from_logits(kept, top_k, size=self.tokenizer.size))
+                    done += w.end - w.done
+                del logits
                 if progress is not None:
                     progress(done, total)
         except torch.OutOfMemoryError as error:
             raise ModelError(f"{self.name!r} ran out of memory on this text; use top_k, or device='cpu'") from error
-        return Predictions(encoding, _stack(parts, self._size(top_k), self.start is not None), bool(lead), self.name)
+        size, has_start = self._size(top_k), self.start is not None
+        return [
+            Predictions(encoding, _stack(rows, size, has_start), bool(lead), self.name)
+            for encoding, rows in zip(encodings, parts, strict=True)
+        ]
+
+    def _windows(self, ids: list[list[int]]) -> Iterator[_Window]:
+        for text, tokens in enumerate(ids):
+            done = 0
+            while done < len(tokens):
+                begin = self.context_start(done)
+                end = min(len(tokens), begin + self.window)
+                yield _Window(text, begin, done, end)
+                done = end
+
+    def _read(self, rows: list[list[int]]) -> Any:
+        """Logits [rows, length, V]; shorter rows are padded at the end, which what stands before does not see."""
+        import torch
+
+        longest = max(map(len, rows))
+        tokens = torch.zeros((len(rows), longest), dtype=torch.long)
+        mask = torch.zeros_like(tokens)
+        for r, row in enumerate(rows):
+            tokens[r, : len(row)] = torch.tensor(row)
+            mask[r, : len(row)] = 1
+        device = self.network.device
+        padded = {} if mask.all() else {"attention_mask": mask.to(device)}
+        with torch.inference_mode():
+            return self.network(tokens.to(device), **padded).logits
 
     def _size(self, top_k: int) -> int:
         kept = min(self.tokenizer.size, int(self.network.get_output_embeddings().weight.shape[0]))
         return min(top_k, kept) if top_k else kept
 
 
+@dataclass(frozen=True)
+class _Window:
+    """Tokens `begin` to `end` of a text are read at once, those before `done` for context only."""
+
+    text: int
+    begin: int
+    done: int
+    end: int
+
+
+def _batches(windows: list[_Window]) -> Iterator[list[_Window]]:
+    """Windows, longest first, in batches of at most `BATCH_TOKENS` with their padding; one text's stay in order."""
+    batch: list[_Window] = []
+    for window in windows:
+        longest = batch[0].end - batch[0].begin if batch else 0
+        if batch and longest * (len(batch) + 1) > BATCH_TOKENS:
+            yield batch
+            batch = []
+        batch.append(window)
+    if batch:
+        yield batch
+
+
 def _stack(parts: list[TopK], k: int, has_start: bool) -> TopK:
     """All rows one after the other, with an empty one in front where the model predicts no first token."""
-    width = parts[0].width if parts else max(k, 1)
-    logprobs = [part.logprobs for part in parts]
+    if not parts:
+        return TopK(None, np.zeros((0, k), dtype=np.float32), k).with_empty_row()
     ids = [part.ids for part in parts if part.ids is not None]
-    if not has_start:
-        logprobs = [np.full((1, k), -np.inf, dtype=np.float32), *logprobs]
-        if ids or (not parts and k < width):
-            ids = [np.arange(k, dtype=np.int32)[None, :], *ids]
-    return TopK(np.concatenate(ids) if ids else None, np.concatenate(logprobs), width)
+    logprobs = np.concatenate([part.logprobs for part in parts])
+    top = TopK(np.concatenate(ids) if ids else None, logprobs, parts[0].width)
+    return top if has_start else top.with_empty_row()

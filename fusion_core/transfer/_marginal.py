@@ -31,18 +31,21 @@ _DEPTH = 24
 
 
 class _Cache:
-    """The source's key-value cache of the start of a text, extended from position to position."""
+    """The source's key-value cache of what `Model.predict` reads before a position, extended from one to the next."""
 
     def __init__(self, model: Model, ids: NDArray[np.int32]) -> None:
-        import transformers
-
         self._model = model
         self._ids = [*([] if model.start is None else [model.start]), *ids.tolist()]
-        self._done = 0
-        self._held = transformers.DynamicCache(config=model.network.config)
+        self._begin, self._done = 0, 0
+        self._held = self._new()
         # The argument's name as of transformers 5.24; earlier releases know the other one.
         names = inspect.signature(model.network.forward).parameters
         self._name = "cache" if "cache" in names else "past_key_values"
+
+    def _new(self) -> Any:
+        import transformers
+
+        return transformers.DynamicCache(config=self._model.network.config)
 
     def _run(self, tokens: list[list[int]], held: Any) -> Any:
         """[rows, V] logits after the last token of each row; `held` grows by the tokens."""
@@ -56,6 +59,9 @@ class _Cache:
     def extend(self, row: int) -> None:
         """Read what stands before source row `row`; rows must ascend."""
         end = row + (0 if self._model.start is None else 1)
+        begin = self._model.context_start(max(0, end - 1))
+        if begin != self._begin:
+            self._begin, self._done, self._held = begin, begin, self._new()
         if end > self._done:
             self._run([self._ids[self._done : end]], self._held)
             self._done = end
@@ -63,7 +69,7 @@ class _Cache:
     def after(self, paths: Sequence[Sequence[int]]) -> TopK:
         """The distributions after equally long paths that go on from what has been read."""
         held = copy.deepcopy(self._held)
-        if self._done:
+        if self._done > self._begin:
             held.batch_repeat_interleave(len(paths))
         return TopK.from_logits(self._run([list(path) for path in paths], held), 0, size=self._model.tokenizer.size)
 
@@ -88,14 +94,12 @@ def marginal(
         positions: ascending target positions; the result has one row for each.
 
     Raises:
-        TransferError: positions do not ascend or are out of range, or the text is longer than the model reads at once.
+        TransferError: positions do not ascend or are out of range.
     """
     chosen = np.asarray(positions, dtype=np.int64)
     if len(chosen) and (chosen[0] < 0 or chosen[-1] > len(target) - 2 or (np.diff(chosen) <= 0).any()):
         raise TransferError(f"positions must ascend and lie between 0 and {len(target) - 2}")
     places = find_places(source, target)
-    if len(source.encoding) > model.window:
-        raise TransferError(f"marginal reads texts of at most {model.window} source tokens; use a shorter one")
     pair, rows, own_rows = kernel_pair(index), rows_of(source.top), rows_of(None if own is None else own.top)
     cuts = np.isin(places.pending, target.starts)
     text = np.frombuffer(target.data, dtype=np.uint8)

@@ -23,29 +23,12 @@ from fusion_core.models import Model, load_model  # noqa: E402
 TEXT = "the quick brown fox jumps over the lazy dog"
 
 
-def _save(folder: Path, kind: str, seed: int, window: int = 64) -> Path:
-    """A model of two layers with a tiny tokenizer, as a folder."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    folder.mkdir(exist_ok=True)
-    path = tiny.train(kind, folder)
-    size = 440
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=size, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=2, max_position_embeddings=window, initializer_range=0.4,
-    )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(str(folder))
-    assert path.parent == folder
-    return folder
-
-
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory, workspace_folder: Path) -> tuple[Model, Model]:
     root = tmp_path_factory.mktemp("models")
     return (
-        load_model(_save(root / "a", "byte-bpe", 1), device="cpu"),
-        load_model(_save(root / "b", "metaspace-bpe", 2), device="cpu"),
+        load_model(tiny.save_model(root / "a", "byte-bpe", 1), device="cpu"),
+        load_model(tiny.save_model(root / "b", "metaspace-bpe", 2), device="cpu"),
     )
 
 
@@ -71,6 +54,15 @@ def test_every_position_of_a_long_text_has_context(pair: tuple[Model, Model]) ->
         with torch.inference_mode():
             expected = torch.log_softmax(model.network(ids).logits[0, -1], dim=-1)[: model.tokenizer.size]
         assert found.top.logprobs[row] == pytest.approx(expected.topk(5).values.numpy(), abs=1e-4)
+
+
+def test_a_batch_predicts_what_each_text_alone_predicts(pair: tuple[Model, Model]) -> None:
+    model = pair[1]
+    texts = [" ".join([TEXT] * 8), "", "the fox", TEXT, "dogs"]
+    for together, text in zip(model.predict_all(texts, top_k=3), texts, strict=True):
+        alone = model.predict(text, top_k=3)
+        assert together.encoding.text == text and together.top.logprobs.shape == alone.top.logprobs.shape
+        assert together.top.logprobs == pytest.approx(alone.top.logprobs, abs=1e-4)
 
 
 def test_an_empty_text_has_no_predictions_to_judge(pair: tuple[Model, Model]) -> None:
@@ -172,7 +164,7 @@ def sample_models(workspace_folder: Path) -> Callable[[str], Model]:
 
 
 def test_the_command_prints_the_agreed_json(tmp_path: Path) -> None:
-    a, b = _save(tmp_path / "a", "byte-bpe", 1), _save(tmp_path / "b", "metaspace-bpe", 2)
+    a, b = tiny.save_model(tmp_path / "a", "byte-bpe", 1), tiny.save_model(tmp_path / "b", "metaspace-bpe", 2)
     command = [sys.executable, "-m", "training", "fidelity", str(a), str(b), "--text", TEXT, "--top-k", "16"]
     command += ["--method", "byte-exact", "--method", "fusellm-soft"]
     done = subprocess.run([*command, "--format", "json"], capture_output=True, text=True, timeout=300)

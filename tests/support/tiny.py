@@ -1,4 +1,4 @@
-"""Tokenizers of every kind, trained in a moment on a few sentences, as files that the loader reads."""
+"""Tokenizers of every kind and models, made in a moment from a few sentences, as files that the loader reads."""
 
 from __future__ import annotations
 
@@ -30,6 +30,22 @@ KINDS = (
 )
 # Those whose canonical bytes spell every text exactly.
 LOSSLESS = ("byte-bpe",)
+
+
+def save_model(folder: Path, kind: str, seed: int, window: int = 64) -> Path:
+    """A model of two layers with a tokenizer of `kind` trained here, as a folder; needs torch."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    folder.mkdir(exist_ok=True)
+    train(kind, folder)
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=440, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=2, max_position_embeddings=window, initializer_range=0.4,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(str(folder))
+    return folder
 
 
 def train(kind: str, folder: Path) -> Path:

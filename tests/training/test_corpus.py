@@ -1,0 +1,66 @@
+"""Texts arrive whole, named once, and bad files say what is wrong with them."""
+
+from __future__ import annotations
+
+import json
+from itertools import islice
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from fusion_core import TextError
+from training.corpus import PART_BYTES, documents
+
+
+def test_the_standard_library_is_always_there() -> None:
+    prose = list(islice(documents("stdlib-docstrings"), 40))
+    assert len({d.name for d in prose}) == len(prose) == 40 and all(d.domain == "docstrings" for d in prose)
+    decoder = next(d for d in documents("stdlib-docstrings") if d.name == "json.decoder")
+    assert "Implementation of JSONDecoder" in decoder.text and "def decode" not in decoder.text
+    assert any("def decode" in d.text for d in documents("stdlib-code") if d.name == "json.decoder")
+
+
+def test_rows_and_files_are_documents(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one", encoding="utf-8")
+    (tmp_path / "b.jsonl").write_text(
+        '{"text": "two", "domain": "x"}\n\n{"text": "三", "name": "n"}\n', encoding="utf-8"
+    )
+    pq.write_table(pa.table({"text": ["four", ""]}), tmp_path / "c.parquet")
+    found = list(documents(files=[tmp_path / name for name in ("a.txt", "b.jsonl", "c.parquet")]))
+    assert [d.text for d in found] == ["one", "two", "三", "four"]
+    assert [d.name for d in found] == ["a.txt", "b.jsonl:1", "n", "c.parquet:1"]
+    assert [d.domain for d in found] == ["a", "x", "b", "c"]
+
+
+@pytest.mark.parametrize("text", ["line of text\n" * 40_000, "東" * 100_000, "x" * (PART_BYTES + 1)])
+def test_a_long_document_is_cut_and_nothing_is_lost(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "long.txt"
+    path.write_text(text, encoding="utf-8")
+    parts = list(documents(files=[path]))
+    assert "".join(d.text for d in parts) == text and len({d.name for d in parts}) == len(parts) > 1
+    assert max(len(d.text.encode()) for d in parts) <= PART_BYTES
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("a.jsonl", b'{"text": "a"}\nnot json', "line 2: not JSON"),
+        ("a.jsonl", json.dumps({"body": "a"}).encode(), "row 1: no column 'text'"),
+        ("a.parquet", b"PNG", "cannot read"),
+        ("a.txt", b"\xff\xfe", "not UTF-8"),
+    ],
+)
+def test_a_bad_file_is_named(tmp_path: Path, name: str, content: bytes, says: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(TextError, match=says) as error:
+        list(documents(files=[tmp_path / name]))
+    assert name in str(error.value)
+
+
+def test_no_texts_and_unknown_corpora_are_said() -> None:
+    with pytest.raises(TextError, match="stdlib-docstrings"):
+        list(documents())
+    with pytest.raises(TextError, match="unknown corpus 'wiki'"):
+        list(documents("wiki"))

@@ -1,0 +1,168 @@
+"""Texts to work on, one document at a time: local files, or a corpus that is always there."""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import sysconfig
+import tokenize
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fusion_core.errors import TextError
+
+# A longer document is cut at a line's end into parts `name#2`, `name#3` ...
+PART_BYTES = 131_072
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text with a name that is unique in its corpus, and the domain that results are broken down by."""
+
+    name: str
+    domain: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Where a named corpus comes from, and what to say about it."""
+
+    read: Callable[[], Iterator[Document]]
+    about: str
+
+
+def _modules() -> Iterator[tuple[str, str]]:
+    root = Path(sysconfig.get_path("stdlib"))
+    for path in sorted(root.rglob("*.py")):
+        parts = path.relative_to(root).with_suffix("").parts
+        if {"site-packages", "test", "tests", "__pycache__"} & set(parts) or parts[0].startswith("lib-"):
+            continue
+        try:
+            yield ".".join(parts), path.read_bytes().decode("utf-8")
+        except UnicodeDecodeError:
+            continue
+
+
+def _prose(code: str) -> str:
+    """The docstrings and comments of a module, in the order of the source."""
+    found: list[tuple[int, str]] = []
+    try:
+        for node in ast.walk(ast.parse(code)):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                text = ast.get_docstring(node)
+                if text:
+                    found.append((node.body[0].lineno, text))
+        for token in tokenize.generate_tokens(io.StringIO(code).readline):
+            if token.type == tokenize.COMMENT and token.string.strip("#!- "):
+                found.append((token.start[0], token.string.lstrip("# ")))
+    except (SyntaxError, tokenize.TokenError):
+        return ""
+    return "\n".join(text for _, text in sorted(found))
+
+
+def _docstrings() -> Iterator[Document]:
+    for name, code in _modules():
+        text = _prose(code)
+        if len(text) >= 200:
+            yield Document(name, "docstrings", text)
+
+
+def _code() -> Iterator[Document]:
+    for name, code in _modules():
+        if len(code) >= 200:
+            yield Document(name, "code", code)
+
+
+CORPORA: dict[str, Corpus] = {
+    "stdlib-docstrings": Corpus(_docstrings, "docstrings and comments of Python's standard library, one per module"),
+    "stdlib-code": Corpus(_code, "the modules of Python's standard library as they are"),
+}
+
+
+def read_text(path: Path) -> str:
+    """A UTF-8 file's text; raises `TextError` that says what is wrong with it."""
+    try:
+        return path.read_bytes().decode("utf-8")
+    except OSError as error:
+        raise TextError(f"cannot read {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise TextError(f"{path} is not UTF-8 (byte {error.start}); convert it first, e.g. with iconv") from error
+
+
+def _records(path: Path) -> Iterator[dict[str, object]]:
+    if path.suffix == ".parquet":
+        try:
+            for batch in pq.ParquetFile(path).iter_batches(batch_size=256):
+                yield from batch.to_pylist()
+        except (OSError, pa.ArrowException) as error:
+            raise TextError(f"cannot read {path}: {error}") from error
+        return
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    try:
+                        record = json.loads(line)
+                    except ValueError as error:
+                        raise TextError(f"{path}, line {number}: not JSON ({error})") from error
+                    yield record if isinstance(record, dict) else {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise TextError(f"cannot read {path}: {error}") from error
+
+
+def from_file(path: Path) -> Iterator[Document]:
+    """The documents of a file: `.jsonl` and `.parquet` hold one per row in the column `text` (with `name` and `domain`
+    if there); any other file is one document.
+
+    Raises:
+        TextError: the file cannot be read, is not UTF-8, or a row has no text.
+    """
+    if path.suffix not in (".jsonl", ".parquet"):
+        yield Document(path.name, path.stem, read_text(path))
+        return
+    for number, record in enumerate(_records(path), 1):
+        text = record.get("text")
+        if not isinstance(text, str):
+            raise TextError(f"{path}, row {number}: no column 'text' that holds a text")
+        yield Document(str(record.get("name") or f"{path.name}:{number}"), str(record.get("domain") or path.stem), text)
+
+
+def _parts(document: Document) -> Iterator[Document]:
+    data = document.text.encode("utf-8", "surrogatepass")
+    begin, number = 0, 1
+    while len(data) - begin > PART_BYTES:
+        end = data.rfind(b"\n", begin, begin + PART_BYTES) + 1
+        if end <= begin:
+            end = begin + PART_BYTES
+            while data[end] & 0xC0 == 0x80:  # not inside a character
+                end -= 1
+        name = document.name if number == 1 else f"{document.name}#{number}"
+        yield Document(name, document.domain, data[begin:end].decode("utf-8", "surrogatepass"))
+        begin, number = end, number + 1
+    if begin < len(data):
+        name = document.name if number == 1 else f"{document.name}#{number}"
+        yield Document(name, document.domain, data[begin:].decode("utf-8", "surrogatepass"))
+
+
+def documents(corpus: str | None = None, files: Sequence[Path] = ()) -> Iterator[Document]:
+    """All documents of a named corpus and of `files`, empty ones left out and long ones in parts of `PART_BYTES`.
+
+    Raises:
+        TextError: an unknown corpus, nothing named at all, or a file that cannot be read.
+    """
+    if corpus is not None and corpus not in CORPORA:
+        raise TextError(f"unknown corpus {corpus!r}; choose one of {', '.join(CORPORA)}, or give files")
+    if corpus is None and not files:
+        raise TextError(f"no texts: give --file, or --corpus with one of {', '.join(CORPORA)}")
+    if corpus is not None:
+        for document in CORPORA[corpus].read():
+            yield from _parts(document)
+    for path in files:
+        for document in from_file(path):
+            yield from _parts(document)

@@ -1,0 +1,215 @@
+"""A folder of shards: Parquet files written whole or not at all, and a manifest of what they hold.
+
+A rerun does what is missing or changed and nothing else: a shard's name holds the hash of its settings and of its
+input, and only what the manifest lists with its checksum is trusted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fusion_core.errors import DistributionError
+from fusion_core.workspace import atomic_path, digest
+
+FORMAT = "fusescope-shards"
+VERSION = 1
+MANIFEST = "manifest.json"
+
+# Process one shard's input; the result has one row per input row.
+Stage = Callable[[pa.RecordBatch], pa.RecordBatch]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file: its name, rows, checksum, and the hash of the input that it was made from."""
+
+    name: str
+    rows: int
+    sha256: str
+    input: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a folder holds.
+
+    Attributes:
+        stage: such as `teach`.
+        settings: all that decides what the stage makes of an input, as plain JSON values.
+        shards: in the order of the corpus.
+        complete: whether the whole input was worked through.
+    """
+
+    stage: str
+    settings: Mapping[str, Any]
+    shards: tuple[Shard, ...] = ()
+    complete: bool = False
+
+    @property
+    def rows(self) -> int:
+        """Rows of all shards."""
+        return sum(shard.rows for shard in self.shards)
+
+
+@dataclass
+class Outcome:
+    """What a run did: shards made anew and shards found in place."""
+
+    made: int = 0
+    kept: int = 0
+    rows: int = 0
+    removed: list[str] = field(default_factory=list)
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of `folder`; raises `DistributionError` where there is none that this program reads."""
+    path = folder / MANIFEST
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if value["format"] != FORMAT:
+            raise DistributionError(f"{path} is no manifest of shards")
+        if value["version"] != VERSION:
+            raise DistributionError(f"{path} has version {value['version']}; this program reads {VERSION}")
+        shards = tuple(Shard(**shard) for shard in value["shards"])
+        return Manifest(value["stage"], value["settings"], shards, bool(value["complete"]))
+    except FileNotFoundError as error:
+        raise DistributionError(
+            f"{folder} holds no shards: there is no {MANIFEST}; 'fusescope teach' makes one"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DistributionError(
+            f"{path} cannot be read ({type(error).__name__}: {error}); run the stage again"
+        ) from error
+
+
+def is_shards(folder: Path) -> bool:
+    """Whether `folder` is a folder of shards."""
+    try:
+        return (folder / MANIFEST).is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _write_manifest(folder: Path, manifest: Manifest) -> None:
+    value = {
+        "format": FORMAT,
+        "version": VERSION,
+        "stage": manifest.stage,
+        "settings": dict(manifest.settings),
+        "rows": manifest.rows,
+        "complete": manifest.complete,
+        "shards": [shard.__dict__ for shard in manifest.shards],
+    }
+    with atomic_path(folder / MANIFEST) as temporary:
+        temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _input_hash(batch: pa.RecordBatch) -> str:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return digest(sink.getvalue().to_pybytes())
+
+
+def run_stage(
+    folder: Path,
+    stage: str,
+    settings: Mapping[str, Any],
+    inputs: Iterable[pa.RecordBatch],
+    work: Stage,
+    *,
+    done: Callable[[pa.RecordBatch, bool], None] | None = None,
+) -> Outcome:
+    """Turn every batch of `inputs` into a shard of `folder`; shards that are there already are kept.
+
+    Args:
+        settings: what decides the result besides the input; other settings give other shards.
+        done: called with each input batch and whether its shard was made anew.
+
+    Raises:
+        DistributionError: the folder holds another stage's shards, or cannot be written.
+    """
+    settings = json.loads(json.dumps(dict(settings)))
+    known: dict[str, Shard] = {}
+    if is_shards(folder):
+        before = read_manifest(folder)
+        if before.stage != stage:
+            raise DistributionError(f"{folder} holds shards of the stage {before.stage!r}; give another folder")
+        known = {shard.name: shard for shard in before.shards}
+    outcome, shards = Outcome(), []
+    key = digest(stage, json.dumps(settings, sort_keys=True))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, batch in enumerate(inputs):
+            source = _input_hash(batch)
+            name = f"{number:05d}-{digest(key, source)[:16]}.parquet"
+            path, found = folder / name, known.get(name)
+            kept = found is not None and path.is_file() and _checksum(path) == found.sha256
+            if kept and found is not None:
+                shards.append(found)
+            else:
+                result = work(batch)
+                with atomic_path(path) as temporary:
+                    pq.write_table(
+                        pa.Table.from_batches([result]), temporary, compression="zstd", compression_level=9,
+                        dictionary_pagesize_limit=1 << 24,
+                    )  # fmt: skip
+                    checksum = _checksum(temporary)
+                shards.append(Shard(name, result.num_rows, checksum, source))
+                # Shards further on stay listed, so that they are found again.
+                later = [shard for name, shard in known.items() if name not in {s.name for s in shards}]
+                _write_manifest(folder, Manifest(stage, settings, (*shards, *later)))
+            outcome.made += not kept
+            outcome.kept += kept
+            outcome.rows += shards[-1].rows
+            if done is not None:
+                done(batch, not kept)
+        _write_manifest(folder, Manifest(stage, settings, tuple(shards), complete=True))
+        wanted = {shard.name for shard in shards}
+        for path in folder.glob("[0-9]*.parquet"):
+            if path.name in known and path.name not in wanted:
+                path.unlink()
+                outcome.removed.append(path.name)
+    except OSError as error:
+        raise DistributionError(f"cannot write shards to {folder}: {error.strerror or error}") from error
+    return outcome
+
+
+def read_shards(folder: Path, columns: list[str] | None = None, *, check: bool = True) -> Iterator[pa.RecordBatch]:
+    """The shards of `folder` in order, one batch each.
+
+    Raises:
+        DistributionError: a shard is missing, cannot be read, or its checksum is not the manifest's.
+    """
+    for shard in read_manifest(folder).shards:
+        yield read_shard(folder, shard, columns, check=check)
+
+
+def read_shard(folder: Path, shard: Shard, columns: list[str] | None = None, *, check: bool = True) -> pa.RecordBatch:
+    """One shard; raises as `read_shards`."""
+    path = folder / shard.name
+    if path.parent != folder or not path.is_file():
+        raise DistributionError(f"{folder} is incomplete: {shard.name} is missing; run the stage again")
+    try:
+        if check and _checksum(path) != shard.sha256:
+            raise DistributionError(f"{path} is damaged: its checksum is not the manifest's; run the stage again")
+        table = pq.read_table(path, columns=columns).combine_chunks()
+    except (OSError, pa.ArrowException) as error:
+        raise DistributionError(f"{path} cannot be read: {error}") from error
+    if table.num_rows != shard.rows:
+        raise DistributionError(f"{path} has {table.num_rows} rows, the manifest says {shard.rows}")
+    batches = table.to_batches()
+    return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)

@@ -1,0 +1,162 @@
+"""`teach`: what a model predicts on every document of a corpus, kept for transfer, fusion and the app."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from fusion_core import Tokenizer
+from fusion_core.errors import DistributionError
+from fusion_core.models import Model
+from fusion_core.packing import pack, unpack
+from fusion_core.transfer import Predictions
+from training.corpus import Document
+from training.shards import Manifest, Outcome, Shard, read_manifest, read_shard, run_stage
+
+DOCUMENTS = pa.schema([("name", pa.string()), ("domain", pa.string()), ("text", pa.string())])
+TAUGHT = pa.schema(
+    [
+        *DOCUMENTS,
+        ("tokens", pa.list_(pa.int32())),  # n token ids
+        ("ids", pa.list_(pa.int32())),  # k for each of n + 1 rows, or n if the model predicts no first token
+        ("steps", pa.list_(pa.uint16())),  # see fusion_core.packing
+    ]
+)
+# Text of one shard at most, unless a single document is longer.
+SHARD_BYTES = 131_072
+
+
+def batches(documents: Iterable[Document], size: int = SHARD_BYTES) -> Iterator[pa.RecordBatch]:
+    """Documents in batches of about `size` bytes of text, of the schema `DOCUMENTS`."""
+    held: list[Document] = []
+    held_bytes = 0
+    for document in documents:
+        count = len(document.text.encode("utf-8", "surrogatepass"))
+        if held and held_bytes + count > size:
+            yield _batch(held)
+            held, held_bytes = [], 0
+        held.append(document)
+        held_bytes += count
+    if held:
+        yield _batch(held)
+
+
+def _batch(held: list[Document]) -> pa.RecordBatch:
+    try:
+        return pa.RecordBatch.from_pylist([document.__dict__ for document in held], schema=DOCUMENTS)
+    except UnicodeEncodeError as error:
+        raise DistributionError(f"a text holds a lone surrogate and is no UTF-8: {error}") from error
+
+
+def teach(
+    batch: pa.RecordBatch, model: Model, top_k: int, progress: Callable[[int, int], None] | None = None
+) -> pa.RecordBatch:
+    """The stage itself: `DOCUMENTS` in, `TAUGHT` out."""
+    found = model.predict_all(batch.column("text").to_pylist(), top_k=top_k, progress=progress)
+    lists: dict[str, list[Any]] = {"tokens": [], "ids": [], "steps": []}
+    for one in found:
+        top = one.top.rows(slice(0 if one.has_start else 1, None))
+        packed = pack(top)
+        lists["tokens"].append(one.encoding.ids.astype(np.int32))
+        lists["ids"].append(packed[0])
+        lists["steps"].append(packed[1])
+    columns = [*batch.columns, *(_lists(values, TAUGHT.field(name).type) for name, values in lists.items())]
+    return pa.RecordBatch.from_arrays(columns, schema=TAUGHT)
+
+
+def _lists(values: list[Any], kind: pa.DataType) -> pa.ListArray:
+    offsets = np.concatenate(([0], np.cumsum([len(v) for v in values]))).astype(np.int32)
+    flat = pa.array(np.concatenate(values) if values else np.zeros(0, np.int32), type=kind.value_type)
+    return pa.ListArray.from_arrays(pa.array(offsets), flat, type=kind)
+
+
+def settings(model: Model, top_k: int) -> dict[str, Any]:
+    """What decides the shards besides the documents."""
+    network = model.network
+    width = int(network.get_output_embeddings().weight.shape[0])
+    return {
+        "model": model.name,
+        "tokenizer": model.tokenizer.fingerprint,
+        "top_k": min(top_k, model.tokenizer.size, width),
+        "width": width,
+        "has_start": model.start is not None,
+        "dtype": str(network.dtype).removeprefix("torch."),
+        "window": model.window,
+    }
+
+
+def run(
+    folder: Path,
+    model: Model,
+    documents: Iterable[Document],
+    top_k: int,
+    *,
+    done: Callable[[pa.RecordBatch, bool], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Outcome:
+    """Teach a whole corpus into `folder`; see `run_stage`."""
+    if top_k < 1:
+        raise DistributionError("taught shards keep a number of entries: top_k must be 1 or more")
+    chosen = settings(model, top_k)
+    return run_stage(
+        folder, "teach", chosen, batches(documents), lambda b: teach(b, model, chosen["top_k"], progress), done=done
+    )
+
+
+@dataclass(frozen=True)
+class Taught:
+    """A folder of taught shards: a model's predictions without the model."""
+
+    folder: Path
+    manifest: Manifest
+
+    @property
+    def model(self) -> str:
+        """The name of the model that was asked."""
+        return str(self.manifest.settings["model"])
+
+    @property
+    def top_k(self) -> int:
+        """Entries kept of each distribution."""
+        return int(self.manifest.settings["top_k"])
+
+    def listing(self) -> list[tuple[Document, Shard, int]]:
+        """Every document with the shard and the row where its predictions are."""
+        found = []
+        for shard in self.manifest.shards:
+            batch = read_shard(self.folder, shard, ["name", "domain", "text"])
+            found += [(Document(**row), shard, r) for r, row in enumerate(batch.to_pylist())]
+        return found
+
+    def predictions(self, tokenizer: Tokenizer, shard: Shard, row: int) -> Predictions:
+        """One document's predictions.
+
+        Raises:
+            DistributionError: the shards belong to another tokenizer, or are damaged.
+        """
+        if tokenizer.fingerprint != self.manifest.settings["tokenizer"]:
+            raise DistributionError(
+                f"{self.folder} was taught with another tokenizer than {tokenizer.name!r}; was the model changed since?"
+            )
+        batch = read_shard(self.folder, shard).slice(row, 1)
+        encoding = tokenizer.encode(batch.column("text")[0].as_py())
+        flat = [batch.column(name).flatten().to_numpy() for name in ("tokens", "ids", "steps")]
+        if not np.array_equal(flat[0], encoding.ids):
+            raise DistributionError(f"{self.folder / shard.name}, row {row}: these are not the tokens of its text")
+        values = self.manifest.settings
+        k, width, has_start = int(values["top_k"]), int(values["width"]), bool(values["has_start"])
+        top = unpack(flat[1], flat[2], k, width)
+        return Predictions(encoding, top if has_start else top.with_empty_row(), has_start, self.model)
+
+
+def open_taught(folder: Path) -> Taught:
+    """The taught shards in `folder`; raises `DistributionError` if it holds none."""
+    manifest = read_manifest(folder)
+    if manifest.stage != "teach":
+        raise DistributionError(f"{folder} holds shards of the stage {manifest.stage!r}, not of 'teach'")
+    return Taught(folder, manifest)
