@@ -7,7 +7,7 @@ import streamlit as st
 from app import state
 
 # Not a folder called "pages": Streamlit would take its files for pages of its own.
-from app.views import alignment, vocabulary
+from app.views import alignment, distributions, vocabulary
 
 st.set_page_config(page_title="fusescope", page_icon=":material/join_inner:", layout="wide")
 page = st.navigation(
@@ -16,6 +16,7 @@ page = st.navigation(
             alignment.render, title="Alignment", icon=":material/compare_arrows:", url_path="alignment", default=True
         ),
         st.Page(vocabulary.render, title="Vocabulary", icon=":material/dictionary:", url_path="vocabulary"),
+        st.Page(distributions.render, title="Distributions", icon=":material/bar_chart:", url_path="distributions"),
     ],
     position="top",
 )

@@ -1,13 +1,14 @@
-"""Which tokenizers the app may read: what is typed into a browser must not open any file of this machine."""
+"""Which files the app may read: what is typed into a browser must not open any file of this machine."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-from fusion_core.errors import TokenizerError
+from fusion_core.errors import DistributionError, TokenizerError
 from fusion_core.tokenizers import SAMPLES
 from fusion_core.workspace import workspace
+from training.shards import MANIFEST, is_shards
 
 # Folders that the app may read, besides the workspace; `fusescope app` sets it.
 VARIABLE = "FUSESCOPE_ALLOW"
@@ -40,3 +41,32 @@ def permitted(name: str) -> str:
             "or start the app with: fusescope app --allow FOLDER"
         )
     return name
+
+
+def permitted_folder(name: str) -> Path:
+    """The folder `name` if it lies, symlinks followed, inside one of `roots`.
+
+    Raises:
+        DistributionError: it lies elsewhere, or is no usable path.
+    """
+    try:
+        real = Path(name.strip()).expanduser().resolve()
+    except (OSError, RuntimeError, ValueError):
+        raise DistributionError(f"{name[:80]!r} is no usable path") from None
+    if not any(real.is_relative_to(root) for root in roots()):
+        raise DistributionError(
+            f"{name!r} lies outside the folders that this app may read; copy it into the workspace folder, "
+            "or start the app with: fusescope app --allow FOLDER"
+        )
+    return real
+
+
+def shard_folders(limit: int = 50) -> list[str]:
+    """Folders of shards at most three levels below `roots`."""
+    found: dict[str, None] = {}
+    for root in roots():
+        for depth in ("*", "*/*", "*/*/*"):
+            for path in root.glob(f"{depth}/{MANIFEST}"):
+                if is_shards(path.parent) and len(found) < limit:
+                    found[str(path.parent)] = None
+    return list(found)

@@ -9,10 +9,17 @@ from typing import Any, TypeVar
 
 import streamlit as st
 
-from app.paths import permitted
+from app.paths import permitted, permitted_folder
 from fusion_core import Alignment, Tokenizer, VocabularyMapping, align, load_tokenizer, map_vocabulary
+from fusion_core.models import Model, load_model
+from fusion_core.transfer import Predictions, Transfer, TransferIndex, build_index, transfer
+from training.stages.teach import Taught, open_taught
 
 T = TypeVar("T")
+
+# Models and results of long computations that a server keeps; the least recently used go first.
+MODELS = 3
+RESULTS = 96
 
 
 @st.cache_resource(max_entries=12, show_spinner=False)
@@ -64,7 +71,7 @@ class _Shelf:
 
 @st.cache_resource(show_spinner=False)
 def _shelf() -> _Shelf:
-    return _Shelf(24)
+    return _Shelf(RESULTS)
 
 
 def mapping(source: Tokenizer, target: Tokenizer, kind: str, form: str, text: str = "") -> VocabularyMapping:
@@ -90,3 +97,56 @@ def mapping(source: Tokenizer, target: Tokenizer, kind: str, form: str, text: st
 def derived(name: str, key: tuple[Any, ...], compute: Callable[[], T]) -> T:
     """Something worth keeping that follows from other results, such as a vocabulary's table."""
     return _shelf().get((name, *key), compute)
+
+
+@st.cache_resource(show_spinner=False)
+def _models() -> _Shelf:
+    return _Shelf(MODELS)
+
+
+def model(name: str) -> Model:
+    """The model of that name: loaded once per server, whoever asks; raises also for paths that the app may not read."""
+    allowed = permitted(name)
+    shelf, key = _models(), (allowed,)
+    if shelf.has(key):
+        return shelf.get(key, lambda: load_model(allowed))
+    with st.spinner(f"Loading the model {name}: once per server, up to a minute the first time …", show_time=True):
+        return shelf.get(key, lambda: load_model(allowed))
+
+
+def predictions(name: str, text: str, top_k: int) -> Predictions:
+    """What a model predicts on a text, behind a progress bar the first time."""
+    key = ("predictions", name, text, top_k)
+    if _shelf().has(key):
+        return _shelf().get(key, lambda: model(name).predict(text, top_k=top_k))
+    asked = model(name)
+    place = st.empty()
+    bar = place.progress(0.0, text=f"{name} reads the text …")
+
+    def progress(done: int, total: int) -> None:
+        bar.progress(done / max(total, 1), text=f"{name} reads the text: {done:,} of {total:,} tokens")
+
+    try:
+        return _shelf().get(key, lambda: asked.predict(text, top_k=top_k, progress=progress))
+    finally:
+        place.empty()
+
+
+def taught(folder: str) -> Taught:
+    """The taught shards in a folder that the app may read."""
+    return open_taught(permitted_folder(folder))
+
+
+def index(source: Tokenizer, target: Tokenizer) -> TransferIndex:
+    """The two tokenizers' index for transfers."""
+    return _shelf().get(("index", source.fingerprint, target.fingerprint), lambda: build_index(source, target))
+
+
+def carried(theirs: Predictions, own: Predictions, method: str, key: tuple[Any, ...]) -> Transfer:
+    """A source's predictions carried over by `method`; `key` says which predictions these are."""
+
+    def run() -> Transfer:
+        pair = index(theirs.encoding.tokenizer, own.encoding.tokenizer)
+        return transfer(theirs, own.encoding, pair, method=method, own=own)
+
+    return _shelf().get(("transfer", method, *key), run)

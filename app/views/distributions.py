@@ -1,0 +1,332 @@
+"""What happens to a source model's predictions on the way to the target's tokens, position by position."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+from numpy.typing import NDArray
+
+from app import distribution_figures as figures
+from app import tokens
+from app.inputs import stop_with
+from app.scenes import Scene, pick_models, pick_shards
+from fusion_core import Tokenizer
+from fusion_core.distributions import TopK
+from fusion_core.errors import FusionError
+from fusion_core.fidelity import FusedFidelity, Tally
+from fusion_core.fusion import LEVELS, RULES, cross_entropy, fuse, fusion_weights, token_cross_entropies
+from fusion_core.inspection import OUTCOMES, reason
+from fusion_core.text import show_bytes
+from fusion_core.transfer import METHODS, Predictions, Transfer, find_places, transport_plan
+
+_ORIGINS = ("Models", "Taught shards")
+_COLORS = ("what happened", "gold token, nats", "damage, nats", "KL from the target, nats", "lost mass", "best source")
+_DEFAULT_METHODS = ("byte-exact", "boundary-hard", "boundary-soft", "ot", "fusellm-hard")
+# Tokens that one view of the row holds.
+_WINDOW = 1_500
+
+
+def _summary(scene: Scene, methods: Sequence[str]) -> pd.DataFrame:
+    rows = []
+    for s, name in enumerate(scene.names):
+        for method in methods:
+            tally = Tally()
+            tally.add(scene.carried(s, method), scene.own)
+            row = tally.figures(method, scene.sources[s].bits_per_byte)
+            rows.append(
+                {
+                    "source": name, "method": method, "bits per byte": row.bpb, "ratio to the source's own": row.ratio,
+                    "coverage": 100 * row.coverage, "top-1": 100 * row.top1, **row.ledger,
+                }
+            )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _show_summary(scene: Scene, methods: Sequence[str]) -> None:
+    own = scene.own.bits_per_byte
+    columns = st.columns(len(scene.names) + 1)
+    for column, name, theirs in zip(columns, scene.names, scene.sources, strict=False):
+        column.metric(f"{name}, bits per byte", f"{theirs.bits_per_byte:.3f}", help="The source's own: the limit.")
+    columns[-1].metric(f"target {scene.own.model}", f"{own:.3f}", help="The target's own bits per byte.")
+    frame = _summary(scene, methods)
+    percent = st.column_config.NumberColumn(format="%.1f %%")
+    number = st.column_config.NumberColumn(format="%.3f")
+    config: dict[str, Any] = {c: number for c in frame.columns if frame[c].dtype.kind == "f"}
+    st.dataframe(frame, hide_index=True, column_config={**config, "coverage": percent, "top-1": percent})
+
+
+def _pick_view(scene: Scene, methods: Sequence[str]) -> tuple[int, str, str]:
+    columns = st.columns(3)
+    color = columns[0].selectbox(
+        "Colour tokens by",
+        [c for c in _COLORS if len(scene.names) > 1 or c != "best source"],
+        key="color",
+        bind="query-params",
+        help="Each token is coloured by its prediction. Damage: nats that the method loses on the gold token against "
+        "byte-exact (byte-exact itself: against the target's own). Best source: which one MinCE takes, token by token.",
+    )
+    method = columns[1].selectbox("through", methods, key="strip_method", bind="query-params")
+    source = columns[2].selectbox(
+        "of", range(len(scene.names)), format_func=lambda n: scene.names[n], key="strip_source"
+    )
+    return source, method, color
+
+
+def _damage(scene: Scene, source: int, method: str) -> NDArray[np.float64]:
+    nll = scene.figures(source, method).nll
+    return nll - (scene.own.nll if method == "byte-exact" else scene.figures(source, "byte-exact").nll)
+
+
+def _colors(scene: Scene, source: int, method: str, color: str) -> tuple[list[str], list[dict[str, str]]]:
+    found = scene.figures(source, method)
+    if color == "what happened":
+        return tokens.by_class(found.outcome, tokens.OUTCOME_COLORS)
+    if color == "best source":
+        gold = scene.own.encoding.ids[1:]
+        carried = [scene.carried(s, method) for s in range(len(scene.names))]
+        ce = [token_cross_entropies(one, gold) for one in carried]
+        weights = fusion_weights(carried, "min_ce", ce)
+        winner = np.where(weights.sum(axis=0) > 0, weights.argmax(axis=0), -1)
+        shown = [figures.SOURCE_COLORS[n % len(figures.SOURCE_COLORS)] for n in range(len(scene.names))]
+        return tokens.by_class(winner, dict(zip(scene.names, shown, strict=True)))
+    values = {
+        "gold token, nats": found.nll,
+        "damage, nats": np.maximum(_damage(scene, source, method), 0.0),
+        "KL from the target, nats": found.kl,
+        "lost mass": found.lost,
+    }[color]
+    return tokens.by_value(values, "" if color == "lost mass" else "nats")
+
+
+def _show_row(scene: Scene, source: int, method: str, color: str) -> None:
+    encoding = scene.own.encoding
+    colors, legend = _colors(scene, source, method, color)
+    found, carried = scene.figures(source, method), scene.carried(source, method)
+    titles = [
+        f"{OUTCOMES[o]}; gold {nll:.2f} nats; {lost:.0%} lost or tail" + (f"; KL {kl:.2f}" if np.isfinite(kl) else "")
+        for o, nll, lost, kl in zip(
+            found.outcome.tolist(), found.nll.tolist(), carried.rest.tolist(), found.kl.tolist(), strict=True
+        )
+    ]
+    page, pages = 0, -(-len(encoding) // _WINDOW)
+    if pages > 1:
+        page = st.number_input(f"Part of the text (1 to {pages})", 1, pages, key="distribution_part") - 1
+    low, high = page * _WINDOW, min(len(encoding), (page + 1) * _WINDOW)
+    data = tokens.payload(encoding, colors, titles, legend, low, high)
+    turn = f"{hash(scene.key) & 0xFFFFFF:x}"
+    clicked = tokens.show(data, st.session_state.position, turn, key="tokens")
+    if clicked is not None and st.session_state.get("clicked") != (clicked, turn):
+        st.session_state.clicked = (clicked, turn)
+        _jump(clicked)
+    st.caption("Click a token to see how it was predicted.")
+
+
+def _show_damage(scene: Scene, source: int, method: str, methods: Sequence[str]) -> None:
+    encoding = scene.own.encoding
+    texts_of = [show_bytes(data, invisible=True) for data in encoding.canonical]
+    damage = _damage(scene, source, method)
+    found = scene.figures(source, method)
+    frame = pd.DataFrame(
+        {
+            "token": np.arange(1, len(encoding)),
+            "after": ["".join(texts_of[max(0, i - 5) : i + 1])[-40:] for i in range(len(encoding) - 1)],
+            "gold": texts_of[1:],
+            "damage": damage,
+            "what happened": [OUTCOMES[o] for o in found.outcome.tolist()],
+            "lost": found.lost,
+            **{name: scene.figures(source, name).nll for name in methods},
+            "target's own": scene.own.nll,
+        }
+    ).sort_values(["damage", "token"], ascending=[False, True])
+    st.subheader("Where it hurts")
+    against = "the target's own prediction" if method == "byte-exact" else "byte-exact"
+    st.caption(
+        f"Tokens by damage: how many nats more the gold token costs through {method} than through {against}. "
+        "The columns of methods are the gold token's nats. Select a row to look into it."
+    )
+    number = st.column_config.NumberColumn(format="%.2f", width="small")
+    event = st.dataframe(
+        frame.head(500),
+        hide_index=True,
+        height=300,
+        on_select="rerun",
+        selection_mode="single-row",
+        key="damage",
+        column_config={c: number for c in frame.columns if frame[c].dtype.kind == "f"},
+    )
+    picked = event.selection.rows
+    if picked and st.session_state.get("damaged") != (picked, method, source):
+        st.session_state.damaged = (picked, method, source)
+        _jump(int(frame["token"].iloc[picked[0]]))
+    st.download_button(
+        "These positions as CSV",
+        lambda: frame.to_csv(index=False).encode("utf-8", "replace"),
+        "positions.csv",
+        "text/csv",
+        on_click="ignore",
+        key="positions_csv",
+    )
+
+
+def _jump(token: int) -> NoReturn:
+    """Show another token; the field that holds its number takes it over at the start of the next run."""
+    st.session_state.jump = max(1, token)
+    st.rerun()
+
+
+def _own_panel(title: str, predictions: Predictions, row: int, gold: int | None) -> figures.Panel:
+    top: TopK = predictions.top.rows(slice(row, row + 1))
+    ids = np.arange(top.k, dtype=np.int32) if top.ids is None else top.ids[0]
+    order = np.argsort(-top.logprobs[0], kind="stable")
+    return figures.Panel(
+        title, predictions.encoding.tokenizer, ids[order], top.probs[0][order], gold, float(top.tail[0])
+    )
+
+
+def _panel(title: str, tokenizer: Tokenizer, carried: Transfer, position: int, gold: int) -> figures.Panel:
+    ids, probs = carried.at(position)
+    if not carried.covered[position]:
+        ids, probs = ids[:0], probs[:0]
+    return figures.Panel(title, tokenizer, ids, probs, gold, float(carried.rest[position]))
+
+
+def _show_position(scene: Scene, methods: Sequence[str], source: int, fused: Transfer, rule: str) -> None:
+    encoding, theirs = scene.own.encoding, scene.sources[source]
+    st.subheader("One prediction")
+    token = st.number_input(
+        f"Target token (1 to {len(encoding) - 1}; or click one above)", 1, len(encoding) - 1, key="position", step=1
+    )
+    position, gold = token - 1, int(encoding.ids[token])
+    places = find_places(theirs, encoding)
+    row, pending, end = int(places.row[position]), int(places.pending[position]), int(places.ends[position])
+    before = show_bytes(encoding.data[max(0, end - 60) : end], invisible=True)
+    data = encoding.canonical[token] or encoding.data[encoding.starts[token] : encoding.ends[token]]
+    st.markdown("What comes next? The text goes on with the token between ⟦ and ⟧, which is orange below.")
+    st.code(f"{'…' if end > 60 else ''}{before}⟦{show_bytes(data, invisible=True)}⟧", language=None, wrap_lines=True)
+    name = scene.names[source]
+    panels = []
+    if row >= 0:
+        unread = show_bytes(encoding.data[pending:end], invisible=True)
+        note = f"{name} itself" + (f", before “{unread[:12]}”" if unread else "")
+        gold_source = theirs.encoding.ids[row] if row < len(theirs.encoding) else None
+        panels.append(
+            _own_panel(note.replace("<", "‹"), theirs, row, None if gold_source is None else int(gold_source))
+        )
+    carried = {method: scene.carried(source, method) for method in methods}
+    panels += [_panel(method, encoding.tokenizer, one, position, gold) for method, one in carried.items()]
+    if len(scene.names) > 1:
+        panels.append(_panel(f"fused, {rule}", encoding.tokenizer, fused, position, gold))
+    panels.append(_own_panel(f"target {scene.own.model}".replace("<", "‹"), scene.own, token, gold))
+    st.plotly_chart(figures.bars(panels), key="bars_of_position")
+    left, right = st.columns([1.1, 1])
+    with left:
+        st.markdown("**Where the probability went**")
+        st.plotly_chart(
+            figures.ledgers(list(carried), np.stack([one.ledger[position] for one in carried.values()])), key="ledger"
+        )
+    with right:
+        st.markdown("**Why**")
+        st.markdown("\n".join(f"- `{method}` {reason(one, places, position)}" for method, one in carried.items()))
+    if any(method.startswith("ot") for method in methods):
+        st.markdown("**The transport plan of `ot`**")
+        if row >= 0 and pending == end:
+            plan = transport_plan(theirs, scene.own, row, token)
+            st.plotly_chart(
+                figures.plan_heat_map(plan, theirs.encoding.tokenizer, encoding.tokenizer), key="transport_plan"
+            )
+        else:
+            st.caption("There is none here: optimal transport needs a shared boundary.")
+
+
+def _weights(scene: Scene, method: str, rule: str, level: str) -> tuple[list[Transfer], Any, NDArray[np.float64]]:
+    carried = [scene.carried(s, method) for s in range(len(scene.names))]
+    gold = scene.own.encoding.ids[1:]
+    ce: Any = (
+        [cross_entropy(theirs) for theirs in scene.sources]
+        if level == "sequence"
+        else [token_cross_entropies(one, gold) for one in carried]
+    )
+    return carried, ce, fusion_weights(carried, rule, ce)
+
+
+def _pick_fusion(scene: Scene, method: str) -> tuple[Transfer, str]:
+    if len(scene.names) == 1:
+        return scene.carried(0, method), "min_ce"
+    st.subheader("All sources fused")
+    columns = st.columns([1, 1, 2])
+    rule = columns[0].selectbox("Rule", list(RULES), key="rule", bind="query-params")
+    level = columns[1].selectbox(
+        "Weights by the",
+        LEVELS,
+        key="level",
+        bind="query-params",
+        disabled=not rule.endswith("_ce"),
+        help="sequence: one weight for the text, by cross-entropy per byte. token: at each token, by the gold one.",
+    )
+    carried, ce, weights = _weights(scene, method, rule, level)
+    fused = fuse(carried, rule, ce)
+    tallies = [Tally() for _ in range(len(carried) + 1)]
+    for tally, one in zip(tallies, [*carried, fused], strict=True):
+        tally.add(one, scene.own)
+    best = min(tally.bpb for tally in tallies[:-1])
+    outcome = FusedFidelity(rule, level, tallies[-1].bpb, best - tallies[-1].bpb, tuple(weights.mean(axis=1).tolist()))
+    shown = st.columns(len(scene.names) + 1)
+    for column, name, tally, weight in zip(shown, scene.names, tallies, outcome.weights, strict=False):
+        column.metric(f"{name} through {method}", f"{tally.bpb:.3f}", help=f"Bits per byte; mean weight {weight:.2f}.")
+    shown[-1].metric("fused", f"{outcome.bpb:.3f}", f"{-outcome.gain:+.3f} to the best source", delta_color="inverse")
+    if level == "token" and rule.endswith("_ce"):
+        st.caption("The gold token itself chose these weights: a bound on what choosing can give, not a prediction.")
+    st.plotly_chart(figures.weight_lines(scene.names, weights, st.session_state.position), key="weights")
+    return fused, rule
+
+
+def render() -> None:
+    """The Distributions page."""
+    st.caption(
+        "A source model's next-token predictions in the target's tokens: what is kept, moved, shared out and lost."
+    )
+    origin = st.segmented_control(
+        "Predictions from",
+        _ORIGINS,
+        default=None if "origin" in st.session_state else _ORIGINS[0],
+        key="origin",
+        bind="query-params",
+        required=True,
+    )
+    try:
+        scene = pick_models() if origin == _ORIGINS[0] else pick_shards()
+        if min(len(one.encoding) for one in (scene.own, *scene.sources)) < 2:
+            st.info("The text is too short: it needs at least two tokens on both sides.")
+            st.stop()
+        methods = st.multiselect(
+            "Methods",
+            list(METHODS),
+            default=None if "methods" in st.session_state else list(_DEFAULT_METHODS),
+            key="methods",
+            bind="query-params",
+            help="\n\n".join(f"**{name}**: {method.about}" for name, method in METHODS.items()),
+        )
+        if not methods:
+            st.info("Choose at least one method.")
+            st.stop()
+        last = len(scene.own.encoding) - 1
+        with st.spinner("Carrying predictions over …", show_time=True):
+            for source in range(len(scene.names)):
+                for method in methods:
+                    scene.carried(source, method)
+        wanted = st.session_state.pop("jump", st.session_state.get("position"))
+        if wanted is None:  # begin where the last method, by default the published one, does most harm
+            wanted = 1 + int(np.nanargmax(_damage(scene, 0, methods[-1])))
+        st.session_state.position = min(max(1, wanted), last)
+        _show_summary(scene, methods)
+        source, method, color = _pick_view(scene, methods)
+        _show_row(scene, source, method, color)
+        fused, rule = _pick_fusion(scene, method)
+        _show_position(scene, methods, source, fused, rule)
+        _show_damage(scene, source, method, methods)
+    except FusionError as error:
+        stop_with(error)
