@@ -1,5 +1,5 @@
-"""`ot`: optimal transport between the source's entries and the target's own (PTA-LLM, arXiv 2509.17276), position by
-position, the entropic problem solved by POT."""
+"""`ot`: optimal transport between the source's entries and the target's own (PTA-LLM, arXiv 2509.17276), the entropic
+problems of many positions solved at once by POT."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from fusion_core.transfer._predictions import Predictions
 from fusion_core.transfer._result import Transfer
 
 ENTRIES = 10
+# Positions whose plans are found together.
+_BATCH = 1024
 REGULARISATION = 1 / 30  # the paper's code multiplies the cost by 30
 
 
@@ -35,19 +37,59 @@ def transport_plan(
 ) -> Plan:
     """The plan between the best entries of one row of each side; its total is 1, marginals are the renormalised
     probabilities. Costs are edit distances of the entries' texts, spaces at the start left out."""
-    import ot
+    sides = _side(source, [source_row], entries), _side(own, [own_row], entries)
+    cost = _costs(source, own, sides[0].ids, sides[1].ids)
+    return Plan(sides[0].ids[0], sides[1].ids[0], cost[0], _solve(cost, sides[0].mass, sides[1].mass)[0])
 
-    sides = []
-    for predictions, row in ((source, source_row), (own, own_row)):
-        top = predictions.top.rows(slice(row, row + 1)).truncate(entries)
-        ids = np.arange(top.k) if top.ids is None else top.ids[0]
-        mass = top.probs[0].astype(np.float64)
+
+@dataclass(frozen=True)
+class _Side:
+    """The best entries of some rows: int64[n, e], their renormalised mass, and what they had together."""
+
+    ids: NDArray[np.int64]
+    mass: NDArray[np.float64]
+    kept: NDArray[np.float64]
+
+
+def _side(predictions: Predictions, rows: list[int], entries: int) -> _Side:
+    top = predictions.top.rows(rows).truncate(entries)
+    ids = np.broadcast_to(np.arange(top.k), top.logprobs.shape) if top.ids is None else top.ids
+    mass = top.probs.astype(np.float64)
+    kept = mass.sum(axis=1)
+    return _Side(ids.astype(np.int64), mass / np.maximum(kept, 1e-300)[:, None], kept)
+
+
+def _costs(
+    source: Predictions, own: Predictions, ours: NDArray[np.int64], theirs: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """float64[n, a, b]: edit distances, each pair of different entries measured once."""
+    found = []
+    for predictions, ids in ((source, ours), (own, theirs)):
+        different, places = np.unique(ids, return_inverse=True)
         texts = predictions.encoding.tokenizer.vocabulary.texts
-        sides.append((ids.astype(np.int64), mass / mass.sum(), [texts[i].lstrip(" ") for i in ids.tolist()]))
-    (a_ids, a, a_texts), (b_ids, b, b_texts) = sides
-    cost = cdist(a_texts, b_texts, scorer=Levenshtein.distance).astype(np.float64)
-    plan = ot.sinkhorn(a, b, cost, REGULARISATION, method="sinkhorn_log", numItermax=1000, stopThr=1e-8, warn=False)
-    return Plan(a_ids, b_ids, cost, np.asarray(plan))
+        found.append(([texts[i].lstrip(" ") for i in different.tolist()], places.reshape(ids.shape)))
+    (a, at_a), (b, at_b) = found
+    if len(a) * len(b) <= 16 * ours.shape[1] * theirs.size:
+        table = cdist(a, b, scorer=Levenshtein.distance, dtype=np.int32)
+        return table[at_a[:, :, None], at_b[:, None, :]].astype(np.float64)
+    rows = [
+        cdist([a[i] for i in at_a[n].tolist()], [b[j] for j in at_b[n].tolist()], scorer=Levenshtein.distance)
+        for n in range(len(ours))
+    ]
+    return np.stack(rows).astype(np.float64)
+
+
+def _solve(cost: NDArray[np.float64], a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """float64[n, a, b]: entropic plans of n problems at once; each total is 1."""
+    from ot.batch import solve_batch
+
+    floor = 1e-12  # logarithms of the marginals are taken
+    found = solve_batch(
+        cost, REGULARISATION, np.maximum(a, floor), np.maximum(b, floor), max_iter=200, tol=1e-6,
+        method="log_sinkhorn", grad="detach",
+    )  # fmt: skip
+    plan = np.asarray(found.plan)
+    return np.asarray(plan / plan.sum(axis=(1, 2), keepdims=True))
 
 
 def optimal_transport(
@@ -63,26 +105,25 @@ def optimal_transport(
         raise TransferError("optimal transport needs the target model's own predictions")
     places = find_places(source, target)
     rows = np.where(places.shared, places.row, -1)
-    ids, masses, counts = [], [], []
+    chosen = np.flatnonzero(rows >= 0)
     ledger = np.zeros((len(rows), 5))
-    for i, row in enumerate(rows.tolist()):
-        if row < 0:
-            counts.append(0)
-            ledger[i, 4] = 1.0
-            continue
-        found = transport_plan(source, own, row, i + 1)
-        kept = float(source.top.rows(slice(row, row + 1)).truncate(ENTRIES).probs.sum())
-        plan = found.plan / found.plan.sum()
-        moved = np.zeros(plan.shape[1])
+    ledger[:, 4] = rows < 0
+    counts = np.zeros(len(rows), dtype=np.int64)
+    ids, masses = [], []
+    for start in range(0, len(chosen), _BATCH):
+        some = chosen[start : start + _BATCH]
+        ours, theirs = _side(source, rows[some].tolist(), ENTRIES), _side(own, (some + 1).tolist(), ENTRIES)
+        plan = _solve(_costs(source, own, ours.ids, theirs.ids), ours.mass, theirs.mass)
         if barycentric:
-            moved = plan.sum(axis=0)
+            moved = plan.sum(axis=1)
         else:
-            np.add.at(moved, plan.argmax(axis=1), plan.sum(axis=1))
-        held = np.flatnonzero(moved > 0)
-        ids.append(found.target_ids[held])
-        masses.append(moved[held] * kept)
-        counts.append(len(held))
-        ledger[i, 2], ledger[i, 3] = kept, 1.0 - kept
+            moved = np.zeros(theirs.ids.shape)
+            np.add.at(moved, (np.arange(len(some))[:, None], plan.argmax(axis=2)), plan.sum(axis=2))
+        held = moved > 0
+        counts[some] = held.sum(axis=1)
+        ids.append(theirs.ids[held])
+        masses.append((moved * ours.kept[:, None])[held])
+        ledger[some, 2], ledger[some, 3] = ours.kept, 1.0 - ours.kept
     indptr = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
     name = "ot" if barycentric else "ot-argmax"
     return Transfer(

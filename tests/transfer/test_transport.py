@@ -1,0 +1,43 @@
+"""Optimal transport in batches gives what POT gives position by position."""
+
+from __future__ import annotations
+
+import numpy as np
+import ot
+import pytest
+
+from fusion_core import load_tokenizer
+from fusion_core.transfer import build_index, find_places, transfer, transport_plan
+from fusion_core.transfer._transport import REGULARISATION
+from tests.support import tiny
+from tests.support.predictions import random_predictions
+
+TEXT = "the quick brown fox jumps over the lazy dog and the dog naps while the fox runs over the hill"
+
+
+@pytest.mark.parametrize("top_k", [0, 6, 40])
+def test_batches_give_each_positions_own_plan(tmp_path_factory: pytest.TempPathFactory, top_k: int) -> None:
+    a, b = (
+        load_tokenizer(tiny.train(kind, tmp_path_factory.mktemp("t"))) for kind in ("byte-bpe", "sentencepiece-bpe")
+    )
+    theirs, own = (random_predictions(side, TEXT, n, top_k=top_k) for n, side in enumerate((a, b)))
+    places, index = find_places(theirs, own.encoding), build_index(a, b)
+    whole, heaviest = (transfer(theirs, own.encoding, index, method=m, own=own) for m in ("ot", "ot-argmax"))
+    assert whole.covered.tolist() == places.shared.tolist() and whole.covered.sum() > 5
+    for i in np.flatnonzero(whole.covered).tolist():
+        row = int(places.row[i])
+        found = transport_plan(theirs, own, row, i + 1)
+        mass = [s.top.rows([r]).truncate(10).probs[0].astype(float) for s, r in ((theirs, row), (own, i + 1))]
+        kept = mass[0].sum()
+        mass = [m / m.sum() for m in mass]
+        slow = ot.sinkhorn(*mass, found.cost, REGULARISATION, method="sinkhorn_log", numItermax=200, warn=False)
+        assert found.plan == pytest.approx(slow / slow.sum(), abs=2e-2)
+        # The row masses are the source's, whatever the iteration has reached.
+        assert found.plan.sum() == pytest.approx(1) and found.plan.sum(axis=1) == pytest.approx(mass[0], abs=2e-2)
+        dense = np.zeros(b.size)
+        np.add.at(dense, found.target_ids, found.plan.sum(axis=0) * kept)
+        assert whole.to_dense(i) - whole.rest[i] / b.size == pytest.approx(dense, abs=1e-4)
+        dense[:] = 0
+        np.add.at(dense, found.target_ids[found.plan.argmax(axis=1)], found.plan.sum(axis=1) * kept)
+        assert heaviest.to_dense(i) - heaviest.rest[i] / b.size == pytest.approx(dense, abs=1e-4)
+    assert np.abs(whole.ledger.sum(axis=1) - 1).max() < 1e-9
