@@ -38,7 +38,7 @@ $(VENV)/.app: $(INPUTS) | $(BIN)/python
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.app
-	$(PIP) --editable '.[samples,models,dev]'
+	$(PIP) --editable '.[samples,models,lora,dev]'
 	@touch $@
 
 $(VENV)/.models: $(VENV)/.app

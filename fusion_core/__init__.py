@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from fusion_core.errors import (
     AlignmentError,
+    ConfigError,
     DistributionError,
     FusionError,
     MappingError,
     ModelError,
     TextError,
     TokenizerError,
+    TrainingError,
     TransferError,
 )
 
@@ -41,6 +43,7 @@ __all__ = [
     "SAMPLES",
     "Alignment",
     "AlignmentError",
+    "ConfigError",
     "DistributionError",
     "Encoding",
     "FusionError",
@@ -49,6 +52,7 @@ __all__ = [
     "TextError",
     "Tokenizer",
     "TokenizerError",
+    "TrainingError",
     "TransferError",
     "VocabularyMapping",
     "align",

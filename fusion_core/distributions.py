@@ -89,11 +89,10 @@ class TopK:
         values = logits.detach().float()
         total = torch.logsumexp(values, dim=1, keepdim=True)
         _check_totals(total.squeeze(1).cpu().numpy())
-        logprobs = values[:, :kept] - total
         if k == 0 or k >= kept:
-            return cls(None, logprobs.cpu().numpy(), width)
-        best, ids = torch.topk(logprobs, k, dim=1)
-        return cls(ids.to(torch.int32).cpu().numpy(), best.cpu().numpy(), width)
+            return cls(None, (values[:, :kept] - total).cpu().numpy(), width)
+        best, ids = torch.topk(values[:, :kept], k, dim=1)
+        return cls(ids.to(torch.int32).cpu().numpy(), (best - total).cpu().numpy(), width)
 
     @classmethod
     def _from_array(cls, logits: NDArray[Any], k: int, kept: int) -> TopK:

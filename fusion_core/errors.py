@@ -33,3 +33,11 @@ class TransferError(FusionError):
 
 class ModelError(FusionError):
     """A model cannot be named, found, loaded or run as asked."""
+
+
+class ConfigError(FusionError):
+    """A run's configuration is malformed, or asks for what there is not."""
+
+
+class TrainingError(FusionError):
+    """A run cannot start or go on."""

@@ -9,19 +9,22 @@ from typing import Any
 
 from fusion_core.errors import ModelError
 from fusion_core.models._model import Model
-from fusion_core.tokenizers import SAMPLES, load_tokenizer
+from fusion_core.tokenizers import SAMPLES, Tokenizer, load_tokenizer
 from fusion_core.workspace import digest, workspace
 
 SAMPLE_MODELS = ("smollm2-135m", "gemma-3-270m")
 
 
-def load_model(name: str | Path, *, device: str | None = None, dtype: str | None = None) -> Model:
+def load_model(
+    name: str | Path, *, device: str | None = None, dtype: str | None = None, tokenizer: Tokenizer | None = None
+) -> Model:
     """The causal language model called `name` with its tokenizer.
 
     Args:
         name: a name in `SAMPLE_MODELS`, a hub id, a local folder, or a `.gguf` file. GGUF weights are converted to
             safetensors in the workspace folder once.
         device: such as `cpu` or `cuda`; by default CUDA where there is one.
+        tokenizer: the one to use, for a folder that holds none; by default the one of that name.
         dtype: `float32`, `bfloat16` or `float16`; by default bfloat16 on CUDA, float32 elsewhere.
 
     Raises:
@@ -39,7 +42,7 @@ def load_model(name: str | Path, *, device: str | None = None, dtype: str | None
     if not isinstance(kind, torch.dtype):
         raise ModelError(f"unknown dtype {dtype!r}; choose float32, bfloat16 or float16")
     folder = _folder(label)
-    tokenizer = load_tokenizer(label)
+    tokenizer = tokenizer or load_tokenizer(label)
     try:
         network = transformers.AutoModelForCausalLM.from_pretrained(
             folder, dtype=kind, use_safetensors=True, trust_remote_code=False

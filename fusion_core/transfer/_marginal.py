@@ -15,7 +15,7 @@ from fusion_core.errors import TransferError
 from fusion_core.mapping import Progress
 from fusion_core.tokenizers import Encoding
 from fusion_core.transfer import _byte_exact_kernel as kernel
-from fusion_core.transfer._byte_exact import kernel_pair, rows_of
+from fusion_core.transfer._byte_exact import kernel_pair, rows_of, sharing_rows
 from fusion_core.transfer._index import TransferIndex
 from fusion_core.transfer._places import find_places
 from fusion_core.transfer._predictions import Predictions
@@ -100,7 +100,7 @@ def marginal(
     if len(chosen) and (chosen[0] < 0 or chosen[-1] > len(target) - 2 or (np.diff(chosen) <= 0).any()):
         raise TransferError(f"positions must ascend and lie between 0 and {len(target) - 2}")
     places = find_places(source, target)
-    pair, rows, own_rows = kernel_pair(index), rows_of(source.top), rows_of(None if own is None else own.top)
+    pair, rows, own_rows = kernel_pair(index), rows_of(source.top), sharing_rows(own)
     cuts = np.isin(places.pending, target.starts)
     text = np.frombuffer(target.data, dtype=np.uint8)
     cache = _Cache(model, source.encoding.ids)

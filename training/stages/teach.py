@@ -13,20 +13,12 @@ import pyarrow as pa
 from fusion_core import Tokenizer
 from fusion_core.errors import DistributionError
 from fusion_core.models import Model
-from fusion_core.packing import pack, unpack
+from fusion_core.packing import pack
 from fusion_core.transfer import Predictions
 from training.corpus import Document
 from training.shards import Manifest, Outcome, Shard, read_manifest, read_shard, run_stage
+from training.stages.records import DOCUMENTS, TAUGHT, as_lists, predictions_of
 
-DOCUMENTS = pa.schema([("name", pa.string()), ("domain", pa.string()), ("text", pa.string())])
-TAUGHT = pa.schema(
-    [
-        *DOCUMENTS,
-        ("tokens", pa.list_(pa.int32())),  # n token ids
-        ("ids", pa.list_(pa.int32())),  # k for each of n + 1 rows, or n if the model predicts no first token
-        ("steps", pa.list_(pa.uint16())),  # see fusion_core.packing
-    ]
-)
 # Text of one shard at most, unless a single document is longer.
 SHARD_BYTES = 131_072
 
@@ -65,14 +57,8 @@ def teach(
         lists["tokens"].append(one.encoding.ids.astype(np.int32))
         lists["ids"].append(packed[0])
         lists["steps"].append(packed[1])
-    columns = [*batch.columns, *(_lists(values, TAUGHT.field(name).type) for name, values in lists.items())]
+    columns = [*batch.columns, *(as_lists(values, TAUGHT.field(name).type) for name, values in lists.items())]
     return pa.RecordBatch.from_arrays(columns, schema=TAUGHT)
-
-
-def _lists(values: list[Any], kind: pa.DataType) -> pa.ListArray:
-    offsets = np.concatenate(([0], np.cumsum([len(v) for v in values]))).astype(np.int32)
-    flat = pa.array(np.concatenate(values) if values else np.zeros(0, np.int32), type=kind.value_type)
-    return pa.ListArray.from_arrays(pa.array(offsets), flat, type=kind)
 
 
 def settings(model: Model, top_k: int) -> dict[str, Any]:
@@ -134,24 +120,9 @@ class Taught:
         return found
 
     def predictions(self, tokenizer: Tokenizer, shard: Shard, row: int) -> Predictions:
-        """One document's predictions.
-
-        Raises:
-            DistributionError: the shards belong to another tokenizer, or are damaged.
-        """
-        if tokenizer.fingerprint != self.manifest.settings["tokenizer"]:
-            raise DistributionError(
-                f"{self.folder} was taught with another tokenizer than {tokenizer.name!r}; was the model changed since?"
-            )
+        """One document's predictions; raises as `predictions_of`."""
         batch = read_shard(self.folder, shard).slice(row, 1)
-        encoding = tokenizer.encode(batch.column("text")[0].as_py())
-        flat = [batch.column(name).flatten().to_numpy() for name in ("tokens", "ids", "steps")]
-        if not np.array_equal(flat[0], encoding.ids):
-            raise DistributionError(f"{self.folder / shard.name}, row {row}: these are not the tokens of its text")
-        values = self.manifest.settings
-        k, width, has_start = int(values["top_k"]), int(values["width"]), bool(values["has_start"])
-        top = unpack(flat[1], flat[2], k, width)
-        return Predictions(encoding, top if has_start else top.with_empty_row(), has_start, self.model)
+        return predictions_of(batch, self.manifest.settings, tokenizer)[0]
 
 
 def open_taught(folder: Path) -> Taught:

@@ -1,0 +1,86 @@
+"""A config says what is wrong with it, and comes back as it was."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fusion_core import ConfigError
+from tests.training.test_cli import fusescope
+from training.config import EXAMPLE, apply_change, dump, json_schema, load, parse
+
+GOOD = {"target": "a", "corpus": {"name": "stdlib-code"}, "output": "runs/x"}
+
+
+def test_the_example_is_valid_and_survives_a_round_trip(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(EXAMPLE, encoding="utf-8")
+    config = load(path)
+    assert config.sources[0].method == "byte-exact" and config.loss.lam == 0.9
+    path.write_text(dump(config), encoding="utf-8")
+    assert load(path) == config
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("corpus.nam=x", "corpus.nam: unknown field, did you mean 'name'"),
+        ("loss.lamb=1", "loss.lamb: unknown field, did you mean 'lam'"),
+        ("targt=x", "targt: unknown field, did you mean 'target'"),
+        ("loss.lam=2", "less than or equal to 1"),
+        ("sources=[{model: a, method: byteexact}]", "did you mean 'byte-exact'"),
+        ("fusion.rule=min", "min_ce"),
+        ("training.lerning_rate=1", "did you mean 'learning_rate'"),
+        ("training.output_dir=x", "no such argument"),
+        ("corpus.name=null", "give a name"),
+        ("corpus.held_out=0.95", "nothing to train on"),
+    ],
+)
+def test_a_wrong_field_is_named_with_the_nearest_valid_one(change: str, says: str) -> None:
+    pytest.importorskip("torch")
+    with pytest.raises(ConfigError) as error:
+        parse(apply_change(json.loads(json.dumps(GOOD)), change))
+    assert says in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["", "- a", "a: [", "!!python/object/apply:os.system ['true']", "a: &a [*a]"])
+def test_what_is_no_config_is_said(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"c\.yaml"):
+        load(path)
+
+
+def test_changes_reach_into_lists_and_make_sections() -> None:
+    value = {"sources": [{"model": "a"}]}
+    assert apply_change(value, "sources.0.model=b") == {"sources": [{"model": "b"}]}
+    assert apply_change({}, "training.learning_rate=1.0e-4") == {"training": {"learning_rate": 1e-4}}
+    for change in ("lam", "=1", "sources.5.model=b", "sources.x=b"):
+        with pytest.raises(ConfigError, match="--set"):
+            apply_change({"sources": []}, change)
+
+
+def test_the_schema_describes_every_field() -> None:
+    def walk(section: dict) -> None:
+        for name, field in section.get("properties", {}).items():
+            assert field.get("description") or "$ref" in field, name  # a section describes itself
+
+    schema = json_schema()
+    walk(schema)
+    for section in schema["$defs"].values():
+        assert section["description"]
+        walk(section)
+
+
+def test_the_commands_print_and_check(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(fusescope("config", "--example").stdout, encoding="utf-8")
+    checked = fusescope("config", "--check", str(path), "--set", "loss.lam=0.5")
+    assert checked.returncode == 0 and yaml.safe_load(checked.stdout)["loss"]["lam"] == 0.5
+    assert json.loads(fusescope("config", "--schema").stdout)["title"] == "Config"
+    wrong = fusescope("config", "--check", str(path), "--set", "loss.lm=0.5")
+    assert wrong.returncode == 2 and "did you mean 'lam'" in wrong.stderr and "Traceback" not in wrong.stderr
+    assert fusescope("config").returncode == 2

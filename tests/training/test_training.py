@@ -1,0 +1,258 @@
+"""From texts to a trained model, on tiny models: data, losses, resuming, evaluation."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fusion_core import TrainingError, load_tokenizer
+from fusion_core.compat.fusellm import transform_step_logits
+from fusion_core.transfer import build_index, transfer
+from tests.support import tiny
+from tests.support.predictions import random_predictions
+from tests.training.test_cli import fusescope
+from training.config import Config, parse
+from training.data import prepare, split_corpus
+from training.shards import read_shards
+from training.stages import carry, teach
+
+torch = pytest.importorskip("torch")
+from fusion_core.loss import SparseTarget, fusion_loss  # noqa: E402
+from fusion_core.models import load_model  # noqa: E402
+from training.train import Collator, Examples, train  # noqa: E402
+
+WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "lazy", "dog", "while", "naps", "and", "hill", "runs"]
+LINES = [" ".join(np.random.default_rng(n).choice(WORDS, 12 + n % 5)) for n in range(24)]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory, workspace_folder: Path) -> tuple[str, str]:
+    root = tmp_path_factory.mktemp("models")
+    return str(tiny.save_model(root / "a", "byte-bpe", 1)), str(tiny.save_model(root / "b", "metaspace-bpe", 2))
+
+
+def _config(folder: Path, models: tuple[str, str], **changes: object) -> Config:
+    text = folder / "lines.txt"
+    text.write_text("\n".join(LINES), encoding="utf-8")
+    value = {
+        "target": models[1],
+        "sources": [{"model": models[0]}],
+        "corpus": {"files": [str(text)], "paragraphs": True, "split": "order", "validation": 0.15, "held_out": 0.25},
+        "teach": {"top_k": 12, "device": "cpu"},
+        "loss": {"lam": 0.5},
+        "max_length": 24,
+        "training": {
+            "num_train_epochs": 2, "learning_rate": 3e-3, "per_device_train_batch_size": 4, "logging_steps": 1,
+            "use_cpu": True, "disable_tqdm": True, "save_strategy": "steps", "save_steps": 3,
+        },
+        "output": str(folder / "run"),
+    }  # fmt: skip
+    return parse({**value, **changes})
+
+
+def _quiet(_: str) -> None:
+    pass
+
+
+def _losses(folder: Path) -> dict[int, float]:
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return {row["step"]: row["loss"] for row in rows if "loss" in row}
+
+
+def test_documents_are_kept_apart(tmp_path: Path, models: tuple[str, str]) -> None:
+    splits = split_corpus(_config(tmp_path, models))
+    parts = [[d.text for d in part] for part in (splits.train, splits.validation, splits.held_out)]
+    assert [text for part in parts for text in part] == LINES and [len(part) for part in parts] == [15, 3, 6]
+    hashed = split_corpus(_config(tmp_path, models, corpus={"name": "stdlib-docstrings", "limit": 60}))
+    assert len(hashed.train) > 30 and not {d.name for d in hashed.train} & {d.name for d in hashed.held_out}
+
+
+def test_examples_hold_what_the_transfer_says(tmp_path: Path, models: tuple[str, str]) -> None:
+    config = _config(tmp_path, models)
+    documents = split_corpus(config).train
+    folder = prepare(config, documents, _quiet)
+    source, target = load_model(models[0], device="cpu"), load_model(models[1], device="cpu")
+    index = build_index(source.tokenizer, target.tokenizer)
+    rows = {}
+    for batch in read_shards(folder):
+        for row in batch.to_pylist():
+            rows.setdefault(row["name"], []).append(row)
+    for document in documents[:5]:
+        own = target.predict(document.text, top_k=12)
+        expected = transfer(source.predict(document.text, top_k=12), own.encoding, index, own=own)
+        parts = rows[document.name]
+        assert max(len(part["tokens"]) for part in parts) <= 24
+        assert [token for part in parts for token in part["tokens"]] == own.encoding.ids.tolist()
+        token = 0
+        for part in parts:
+            at = 0
+            for count, covered in zip(part["counts"], part["covered"], strict=True):
+                if token:
+                    ids, probs = expected.at(token - 1)
+                    assert covered == expected.covered[token - 1]
+                    found = dict(zip(part["ids"][at : at + count], part["probs"][at : at + count], strict=True))
+                    for i, p in list(zip(ids.tolist(), probs.tolist(), strict=True))[:5]:
+                        assert found.get(i, 0.0) == pytest.approx(p, abs=2e-3)
+                else:
+                    assert count == 0 and not covered
+                at, token = at + count, token + 1
+
+
+@pytest.mark.parametrize("start", [None, 1])
+def test_the_collator_lines_up_logits_gold_and_distributions(
+    tmp_path: Path, models: tuple[str, str], start: int | None
+) -> None:
+    config = _config(tmp_path, models)
+    examples = Examples(prepare(config, split_corpus(config).train, _quiet))
+    rows = [examples[n] for n in range(3)]
+    batch = Collator(start)(rows)
+    for r, row in enumerate(rows):
+        tokens, bounds = row["tokens"].tolist(), np.concatenate(([0], np.cumsum(row["counts"])))
+        read = batch["input_ids"][r][batch["attention_mask"][r].bool()].tolist()
+        assert read == [*([] if start is None else [start]), *tokens]
+        places = np.flatnonzero(batch["counted"][r].numpy()).tolist()
+        assert [read[p + 1] for p in places] == batch["gold"][r][places].tolist()
+        for p in places:
+            t = p + 1 - (start is not None)  # the example's token that place p predicts
+            part = slice(bounds[t], bounds[t + 1])
+            count = bounds[t + 1] - bounds[t]
+            assert batch["target_ids"][r, p, :count].tolist() == row["ids"][part].tolist()
+            assert bool(batch["covered"][r, p]) == bool(row["covered"][t])
+            assert batch["target_probs"][r, p, count:].sum() == 0
+
+
+def test_the_published_rule_is_the_published_code(tmp_path: Path) -> None:
+    a, b = (load_tokenizer(tiny.train(kind, tmp_path)) for kind in ("byte-bpe", "metaspace-bpe"))
+    source, own = (random_predictions(side, LINES[0], n, top_k=12) for n, side in enumerate((a, b)))
+    found = carry.published_hard(source, own, a, b)
+    ids, logits = transform_step_logits(
+        source.encoding.pieces, own.encoding.pieces, source.top.ids[1:], source.top.logprobs[1:],
+        source_vocab=dict(enumerate(a.vocabulary.pieces)), target_vocab=b.vocabulary.by_piece,
+        source_marker=a.space_marker, target_marker=b.space_marker, kind="hard",
+    )  # fmt: skip
+    for i in range(len(found)):
+        expected = torch.softmax(torch.tensor(logits[i], dtype=torch.float64), dim=0).tolist()
+        assert dict(zip(*(x.tolist() for x in found.at(i)), strict=True)) == pytest.approx(
+            dict(zip(ids[i], expected, strict=True)), abs=1e-6
+        )
+
+
+def test_a_run_learns_and_holds_its_evidence(tmp_path: Path, models: tuple[str, str]) -> None:
+    config = _config(tmp_path, models, fusion={"with_target": True, "rule": "avg_ce"})
+    result = train(config, say=_quiet)
+    assert result["finished"] and result["validation_after"] < result["validation_before"]
+    names = {path.name for path in config.output.iterdir()}
+    assert {"config.yaml", "versions.json", "metrics.jsonl", "run.json", "model", "README.md", "data"} <= names
+    with pytest.raises(TrainingError, match="finished run"):
+        train(config, say=_quiet)
+    plain = _config(tmp_path, models, sources=[], output=str(tmp_path / "plain"))
+    train(plain, say=_quiet)
+    done = fusescope("evaluate", str(plain.output), str(config.output), "--before", "--format", "json")
+    rows = json.loads(done.stdout)
+    assert done.returncode == 0, done.stderr
+    assert [row["model"] for row in rows] == [models[1], str(plain.output), str(config.output)]
+    assert rows[0]["difference"] == 0 and rows[1]["difference"] < 0 and rows[1]["low"] <= rows[1]["bits per byte"]
+    assert fusescope("evaluate", str(tmp_path)).returncode == 2
+
+
+def test_the_loss_of_a_step_is_the_fusion_loss(tmp_path: Path, models: tuple[str, str]) -> None:
+    config = _config(tmp_path, models)
+    config.training.update(max_steps=1, per_device_train_batch_size=64)
+    train(config, say=_quiet)
+    examples = Examples(config.output / "data" / "examples")
+    target = load_model(models[1], device="cpu")
+    batch = Collator(target.start)([examples[n] for n in range(len(examples))])
+    with torch.inference_mode():
+        logits = target.network(batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    flat = {name: tensor.flatten(0, 1) for name, tensor in batch.items()}
+    sparse = SparseTarget(flat["target_ids"], flat["target_probs"], flat["covered"])
+    expected = fusion_loss(logits.flatten(0, 1), flat["gold"], sparse, lam=0.5, mask=flat["counted"])
+    assert _losses(config.output)[1] == pytest.approx(float(expected.total), rel=1e-3)
+
+
+def test_a_resumed_run_has_the_losses_of_an_unbroken_one(tmp_path: Path, models: tuple[str, str]) -> None:
+    whole = _config(tmp_path, models)
+    train(whole, say=_quiet)
+    broken = _config(tmp_path, models, output=str(tmp_path / "broken"))
+    path = tmp_path / "broken.yaml"
+    from training.config import dump
+
+    path.write_text(dump(broken), encoding="utf-8")
+    run = subprocess.Popen(
+        [sys.executable, "-m", "training", "train", str(path)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.time() + 120
+    while time.time() < deadline and not (broken.output / "checkpoints" / "checkpoint-3").exists():
+        time.sleep(0.02)
+    run.send_signal(signal.SIGTERM)
+    out, err = run.communicate(timeout=120)
+    assert run.returncode == 0, err
+    if not json.loads(out)["finished"]:
+        assert not (broken.output / "run.json").exists()
+        train(broken, resume=True, say=_quiet)
+    assert (broken.output / "run.json").exists()
+    expected = _losses(whole.output)
+    found = _losses(broken.output)
+    assert found.keys() == expected.keys() and len(expected) >= 8
+    for step, loss in expected.items():
+        assert found[step] == pytest.approx(loss, rel=1e-4), step
+
+
+def test_a_diverging_loss_stops_and_keeps_its_batch(
+    tmp_path: Path, models: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = _config(tmp_path, models)
+    real, calls = fusion_loss, []
+
+    def third_is_nan(*args: object, **kwargs: object) -> object:
+        calls.append(kwargs)
+        found = real(*args, **kwargs)
+        return replace(found, total=found.total * float("nan")) if len(calls) == 3 else found
+
+    monkeypatch.setattr("training.train.fusion_loss", third_is_nan)
+    with pytest.raises(TrainingError, match="the batch that caused it"):
+        train(config, say=_quiet)
+    assert len(calls) == 3 and not (config.output / "run.json").exists()
+    with np.load(config.output / "diverged.npz", allow_pickle=False) as kept:
+        assert kept["input_ids"].shape == kept["gold"].shape
+
+
+def test_nothing_to_resume_and_bad_arguments_are_said(tmp_path: Path, models: tuple[str, str]) -> None:
+    with pytest.raises(TrainingError, match="no checkpoint"):
+        train(_config(tmp_path, models), resume=True, say=_quiet)
+    config = _config(tmp_path, models, training={"eval_strategy": "sometimes", "use_cpu": True})
+    with pytest.raises(TrainingError, match="the Trainer refuses"):
+        train(config, say=_quiet)
+
+
+def test_lora_trains_adapters_and_saves_a_whole_model(tmp_path: Path, models: tuple[str, str]) -> None:
+    pytest.importorskip("peft")
+    config = _config(tmp_path, models, lora={"r": 4})
+    assert train(config, say=_quiet)["finished"]
+    assert (config.output / "model" / "model.safetensors").is_file()
+
+
+def test_teaching_settings_make_other_shards(tmp_path: Path, models: tuple[str, str]) -> None:
+    config = _config(tmp_path, models)
+    lines: list[str] = []
+    prepare(config, split_corpus(config).train, lines.append)
+    assert all(", 0 kept" in line for line in lines)
+    lines.clear()
+    prepare(config, split_corpus(config).train, lines.append)
+    assert all(": 0 shards made" in line for line in lines) and len(lines) == 4
+    lines.clear()
+    changed = _config(tmp_path, models, sources=[{"model": models[0], "method": "boundary-hard"}])
+    prepare(changed, split_corpus(changed).train, lines.append)
+    assert [line.split(":")[1].startswith(" 0") for line in lines] == [True, True, False, False]
+    assert teach.open_taught(config.output / "data" / "teach-0").top_k == 12

@@ -1,0 +1,267 @@
+"""The one file that says what to train on what: read, checked field by field, and explained."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from fusion_core.errors import ConfigError
+from fusion_core.fusion import RULES
+from fusion_core.transfer import METHODS
+from training.corpus import CORPORA
+
+PUBLISHED = ("published-hard",)
+
+
+def _one_of(value: str, names: Sequence[str]) -> str:
+    if value not in names:
+        near = difflib.get_close_matches(value, names, 1)
+        raise ValueError(f"unknown name {value!r}{f', did you mean {near[0]!r}' if near else ''}; {', '.join(names)}")
+    return value
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", validate_default=True)
+
+
+class Source(_Section):
+    """A model that teaches."""
+
+    model: str = Field(description="A sample's name, a hub id, a folder or a .gguf file.")
+    method: str = Field(
+        "byte-exact",
+        description="How it is carried to the target's tokens: a transfer method, or published-hard for FuseLLM's "
+        "code as it is, renormalised and with its one-hot on the current token.",
+    )
+
+    @field_validator("method")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        return _one_of(value, (*METHODS, *PUBLISHED))
+
+
+class CorpusSection(_Section):
+    """Texts, and which of them are kept apart."""
+
+    name: str | None = Field(None, description=f"A corpus that is always there: {', '.join(CORPORA)}.")
+    files: list[Path] = Field([], description="Text files, or .jsonl or .parquet with a column 'text'.")
+    limit: int = Field(0, ge=0, description="Documents to read at most; 0 for all.")
+    split: Literal["hash", "order"] = Field(
+        "hash",
+        description="How documents are kept apart: by a hash of their names, or order: the last ones of each domain.",
+    )
+    validation: float = Field(0.1, ge=0, lt=1, description="Share of documents for validation during training.")
+    held_out: float = Field(0.1, ge=0, lt=1, description="Share of documents that only 'fusescope evaluate' reads.")
+    paragraphs: bool = Field(False, description="Make every paragraph of a file a document of its own.")
+
+
+class TeachSection(_Section):
+    """How the models are asked."""
+
+    top_k: int = Field(64, ge=1, description="Entries kept of each distribution.")
+    device: str | None = Field(None, description="cpu or cuda; by default CUDA where there is one.")
+    dtype: str | None = Field(None, description="float32, bfloat16 or float16; by default bfloat16 on CUDA.")
+
+
+class FusionSection(_Section):
+    """How several sources become one."""
+
+    rule: str = Field("min_ce", description=f"One of {', '.join(RULES)}.")
+    level: Literal["sequence", "token"] = Field("sequence", description="What weights are by: a document or a token.")
+    temperature: float = Field(1.0, gt=0, description="Of avg_ce; below 1 is sharper.")
+    with_target: bool = Field(False, description="Fuse the target's own distribution too, as one more source.")
+
+    @field_validator("rule")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        return _one_of(value, tuple(RULES))
+
+
+class LossSection(_Section):
+    """L = lam * CLM + (1 - lam) * D."""
+
+    lam: float = Field(0.9, ge=0, le=1, description="Weight of CLM; 1 trains on the text alone.")
+    divergence: Literal["ce", "forward_kl", "reverse_kl", "js"] = Field("ce", description="D.")
+    fallback: Literal["none", "gold", "target"] = Field("none", description="Where nothing could be carried over.")
+    temperature: float = Field(1.0, gt=0, description="Divides the target's logits for D.")
+
+
+class LoraSection(_Section):
+    """Train low-rank adapters instead of all weights (peft)."""
+
+    r: int = Field(16, ge=1, description="Rank.")
+    alpha: int = Field(32, ge=1, description="Scale of the adapters.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="In the adapters.")
+
+
+class Config(_Section):
+    """What to train on what."""
+
+    target: str = Field(description="The model that learns: a sample's name, a hub id, a folder or a .gguf file.")
+    sources: list[Source] = Field([], description="Who teaches; none trains on the text alone.")
+    corpus: CorpusSection = Field(description="Texts, and which of them are kept apart.")
+    teach: TeachSection = Field(TeachSection(), description="How the models are asked.")
+    fusion: FusionSection = Field(FusionSection(), description="How several sources become one.")
+    loss: LossSection = Field(LossSection(), description="L = lam * CLM + (1 - lam) * D.")
+    max_length: int = Field(512, ge=8, description="Tokens of a training example; longer documents are cut.")
+    training: dict[str, Any] = Field(
+        {}, description="Arguments of the transformers Trainer by their names, such as learning_rate."
+    )
+    lora: LoraSection | None = Field(None, description="Train adapters instead of all weights.")
+    output: Path = Field(description="The run's folder: data, checkpoints, metrics, the trained model.")
+
+
+def training_fields() -> dict[str, Any]:
+    """The Trainer's arguments and their types; needs transformers and torch."""
+    from transformers import TrainingArguments
+
+    return {field.name: field.type for field in dataclasses.fields(TrainingArguments)}
+
+
+def parse(value: Any, origin: str = "the config", *, training: bool = True) -> Config:
+    """A checked config.
+
+    Args:
+        value: as YAML gives it.
+        training: also check the names under `training`, for which transformers is imported.
+
+    Raises:
+        ConfigError: it is no mapping, or fields are wrong; the message names each of them and the nearest valid name.
+    """
+    if not isinstance(value, dict):
+        raise ConfigError(f"{origin} must hold fields such as 'target:' and 'corpus:'; see fusescope config --example")
+    try:
+        config = Config.model_validate(value)
+    except ValidationError as error:
+        raise ConfigError(f"{origin}: {'; '.join(_complaints(error))}") from None
+    if config.corpus.name is None and not config.corpus.files:
+        raise ConfigError(f"{origin}: corpus: give a name ({', '.join(CORPORA)}) or files")
+    if config.corpus.validation + config.corpus.held_out >= 1:
+        raise ConfigError(f"{origin}: corpus: validation and held_out leave nothing to train on")
+    if training and config.training:
+        known = set(training_fields()) - {"output_dir"}
+        for name in config.training:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, 1)
+                hint = f", did you mean {near[0]!r}?" if near else ""
+                raise ConfigError(f"{origin}: training.{name}: the Trainer has no such argument{hint}")
+    return config
+
+
+def _complaints(error: ValidationError) -> Iterator[str]:
+    for item in error.errors():
+        where = ".".join(map(str, item["loc"]))
+        if item["type"] == "extra_forbidden":
+            *path, name = item["loc"]
+            near = difflib.get_close_matches(str(name), _fields_at(path), 1)
+            yield f"{where}: unknown field{f', did you mean {near[0]!r}?' if near else ''}"
+        else:
+            yield f"{where}: {item['msg'].removeprefix('Value error, ')}"
+
+
+def _fields_at(path: Sequence[int | str]) -> list[str]:
+    section: Any = Config
+    for part in path:
+        if isinstance(part, int):
+            continue
+        kinds = {"sources": Source, "corpus": CorpusSection, "teach": TeachSection, "fusion": FusionSection}
+        section = {**kinds, "loss": LossSection, "lora": LoraSection}.get(part, section)
+    return list(section.model_fields)
+
+
+def load(path: Path, changes: Sequence[str] = (), *, training: bool = True) -> Config:
+    """The config in a YAML file, with changes such as `loss.lam=0.5` made to it; raises `ConfigError`."""
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
+    except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        raise ConfigError(f"{path} is no readable YAML: {' '.join(str(error).split())[:300]}") from error
+    for change in changes:
+        value = apply_change(value if isinstance(value, dict) else {}, change)
+    return parse(value, str(path), training=training)
+
+
+def apply_change(value: dict[str, Any], change: str) -> dict[str, Any]:
+    """`value` with `a.b=c` set in it, c read as YAML; numbers in the path index lists.
+
+    Raises:
+        ConfigError: the change has no `=`, or its path leads through something that has no fields.
+    """
+    name, equals, text = change.partition("=")
+    if not equals or not name.strip():
+        raise ConfigError(f"--set takes NAME=VALUE such as loss.lam=0.5, got {change!r}")
+    try:
+        new = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {name}: {text!r} is no YAML value") from error
+    place: Any = value
+    *path, last = name.strip().split(".")
+    for part in path:
+        if isinstance(place, list) and part.isdigit() and int(part) < len(place):
+            place = place[int(part)]
+        elif isinstance(place, dict):
+            if not isinstance(place.get(part), dict | list):
+                place[part] = {}
+            place = place[part]
+        else:
+            raise ConfigError(f"--set {name}: there is no {part!r} to set something in")
+    if isinstance(place, list) and last.isdigit() and int(last) < len(place):
+        place[int(last)] = new
+    elif isinstance(place, dict):
+        place[last] = new
+    else:
+        raise ConfigError(f"--set {name}: there is no {last!r} to set")
+    return value
+
+
+def dump(config: Config) -> str:
+    """A config as YAML, from which `load` gets it back."""
+    return yaml.safe_dump(json.loads(config.model_dump_json()), sort_keys=False, allow_unicode=True)
+
+
+def json_schema() -> dict[str, Any]:
+    """For editors that complete and check YAML."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Config.model_json_schema()}
+
+
+EXAMPLE = """\
+# Train SmolLM2-135M on the standard library's docstrings, taught by Gemma 3 270M.
+#   fusescope train THIS_FILE
+target: smollm2-135m
+sources:
+  - model: gemma-3-270m
+    method: byte-exact          # or boundary-hard, ot, fusellm-hard, published-hard ...
+corpus:
+  name: stdlib-docstrings       # or files: [texts.jsonl, more.txt]
+  limit: 8                      # documents; 0 for all
+  split: hash                   # documents are kept apart by a hash of their names
+  validation: 0.1
+  held_out: 0.2
+teach:
+  top_k: 64                     # entries kept of each distribution
+fusion:                         # matters with several sources, or with_target
+  rule: min_ce                  # or avg_ce, mean, product
+  level: sequence
+  with_target: false
+loss:
+  lam: 0.9                      # weight of the text itself; 1.0 is CLM only
+  divergence: ce                # or forward_kl, reverse_kl, js
+  fallback: none
+max_length: 512
+training:                       # arguments of the transformers Trainer, by their names
+  num_train_epochs: 1
+  per_device_train_batch_size: 4
+  learning_rate: 2.0e-5
+  logging_steps: 5
+  seed: 0
+# lora: {r: 16, alpha: 32}      # train adapters instead of all weights
+output: runs/docstrings
+"""
