@@ -7,7 +7,7 @@ import streamlit as st
 from app import state
 
 # Not a folder called "pages": Streamlit would take its files for pages of its own.
-from app.views import alignment, distributions, vocabulary
+from app.views import alignment, distributions, training, vocabulary
 
 st.set_page_config(page_title="fusescope", page_icon=":material/join_inner:", layout="wide")
 page = st.navigation(
@@ -17,6 +17,7 @@ page = st.navigation(
         ),
         st.Page(vocabulary.render, title="Vocabulary", icon=":material/dictionary:", url_path="vocabulary"),
         st.Page(distributions.render, title="Distributions", icon=":material/bar_chart:", url_path="distributions"),
+        st.Page(training.render, title="Training", icon=":material/model_training:", url_path="training"),
     ],
     position="top",
 )

@@ -17,7 +17,8 @@ from fusion_core.fusion import RULES
 from fusion_core.transfer import METHODS
 from training.corpus import CORPORA
 
-PUBLISHED = ("published-hard",)
+# Names that training.stages.carry knows besides the transfer methods.
+PUBLISHED = ("published-hard", "published-soft", "published-ot")
 
 
 def _one_of(value: str, names: Sequence[str]) -> str:
@@ -37,8 +38,8 @@ class Source(_Section):
     model: str = Field(description="A sample's name, a hub id, a folder or a .gguf file.")
     method: str = Field(
         "byte-exact",
-        description="How it is carried to the target's tokens: a transfer method, or published-hard for FuseLLM's "
-        "code as it is, renormalised and with its one-hot on the current token.",
+        description="How it is carried to the target's tokens: a transfer method, or published-hard, "
+        "published-soft (FuseLLM) or published-ot (PTA-LLM) for the published code as it is.",
     )
 
     @field_validator("method")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from accelerate import PartialState
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from fusion_core.errors import TrainingError
@@ -205,16 +206,22 @@ def train(config: Config, *, resume: bool = False, say: Say = print) -> dict[str
     if not resume and (folder / "run.json").exists():
         raise TrainingError(f"{folder} holds a finished run; give another output (--set output=...), or remove it")
     splits = split_corpus(config)
+    state = PartialState(cpu=bool(config.training.get("use_cpu")))
+    if not state.is_main_process:
+        say = _silent
     say(f"documents: {len(splits.train)} train, {len(splits.validation)} validation, {len(splits.held_out)} held out")
-    examples = prepare(config, splits.train, say)
-    _write(folder / "config.yaml", dump(config))
-    _write(folder / "versions.json", json.dumps(_versions(config), indent=1))
+    # Of several processes the first one makes the data; the others then find it made.
+    with state.main_process_first():
+        examples = prepare(config, splits.train, say)
+    if state.is_main_process:
+        _write(folder / "config.yaml", dump(config))
+        _write(folder / "versions.json", json.dumps(_versions(config), indent=1))
     arguments = _arguments(config, bool(splits.validation))
     transformers.set_seed(arguments.seed)
     # Training keeps full-precision weights; 'bf16: true' under training mixes precisions.
     target = load_model(config.target, device=str(arguments.device), dtype="float32")
     network = _with_lora(target.network, config) if config.lora else target.network
-    if not resume:
+    if not resume and state.is_main_process:
         (folder / "metrics.jsonl").unlink(missing_ok=True)
     trainer = FusionTrainer(
         model=network,
@@ -253,6 +260,10 @@ def train(config: Config, *, resume: bool = False, say: Say = print) -> dict[str
         else:
             say(f"stopped at step {trainer.state.global_step}; go on with --resume")
     return result
+
+
+def _silent(line: str) -> None:
+    """Says nothing: every process but the first."""
 
 
 def _write(path: Path, text: str) -> None:

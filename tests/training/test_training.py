@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fusion_core import TrainingError, load_tokenizer
+from fusion_core import TrainingError, load_tokenizer, map_vocabulary
 from fusion_core.compat.fusellm import transform_step_logits
 from fusion_core.transfer import build_index, transfer
 from tests.support import tiny
@@ -129,15 +129,21 @@ def test_the_collator_lines_up_logits_gold_and_distributions(
             assert batch["target_probs"][r, p, count:].sum() == 0
 
 
-def test_the_published_rule_is_the_published_code(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["hard", "soft", "ot"])
+def test_the_published_rules_are_the_published_code(tmp_path: Path, kind: str) -> None:
     a, b = (load_tokenizer(tiny.train(kind, tmp_path)) for kind in ("byte-bpe", "metaspace-bpe"))
     source, own = (random_predictions(side, LINES[0], n, top_k=12) for n, side in enumerate((a, b)))
-    found = carry.published_hard(source, own, a, b)
+    found = carry.published(source, own, f"published-{kind}", carry.soft_pieces(a, b))
+    soft = map_vocabulary(a, b, kind="soft", form="pieces")
+    pieces = [piece.replace(a.space_marker, b.space_marker) for piece in a.vocabulary.pieces]
+    nearest = {piece: b.vocabulary.pieces[j] for piece, j in zip(pieces, soft.best.tolist(), strict=True)}
     ids, logits = transform_step_logits(
         source.encoding.pieces, own.encoding.pieces, source.top.ids[1:], source.top.logprobs[1:],
         source_vocab=dict(enumerate(a.vocabulary.pieces)), target_vocab=b.vocabulary.by_piece,
-        source_marker=a.space_marker, target_marker=b.space_marker, kind="hard",
+        source_marker=a.space_marker, target_marker=b.space_marker, kind=kind, soft_mapping=nearest,
+        target_topk_ids=own.top.ids[1:], target_topk_logits=own.top.logprobs[1:],
     )  # fmt: skip
+    assert found.covered.all() and found.method == f"published-{kind}"
     for i in range(len(found)):
         expected = torch.softmax(torch.tensor(logits[i], dtype=torch.float64), dim=0).tolist()
         assert dict(zip(*(x.tolist() for x in found.at(i)), strict=True)) == pytest.approx(

@@ -17,6 +17,7 @@ from fusion_core import Tokenizer
 from fusion_core.compat.fusellm import transform_step_logits
 from fusion_core.errors import DistributionError
 from fusion_core.fusion import cross_entropy, fuse, token_cross_entropies
+from fusion_core.mapping import map_vocabulary
 from fusion_core.transfer import Predictions, Transfer, TransferIndex, transfer
 from training.stages.records import DOCUMENTS, as_lists, predictions_of
 
@@ -32,7 +33,8 @@ CARRIED = pa.schema(
         ("ledger", pa.list_(pa.float32())),  # mean mass by the kinds of fusion_core.transfer.LEDGER
     ]
 )
-PUBLISHED_HARD = "published-hard"
+# FuseLLM's and PTA-LLM's code as it is, by the name of a source's method.
+PUBLISHED = {"published-hard": "hard", "published-soft": "soft", "published-ot": "ot"}
 
 
 def join(sides: Mapping[str, pa.RecordBatch]) -> pa.RecordBatch:
@@ -70,21 +72,24 @@ def carry(
     theirs = predictions_of(side_of(batch, "source"), settings["source"], index.source)
     owns = predictions_of(side_of(batch, "target"), settings["target"], index.target)
     carried = []
+    pieces = soft_pieces(index.source, index.target) if method in PUBLISHED and PUBLISHED[method] != "hard" else None
     for source, own in zip(theirs, owns, strict=True):
-        if method == PUBLISHED_HARD:
-            carried.append(published_hard(source, own, index.source, index.target))
+        if method in PUBLISHED:
+            carried.append(published(source, own, method, pieces))
         else:
             carried.append(transfer(source, own.encoding, index, method=method, own=own))
     ce = [cross_entropy(one) if len(one.encoding) > 1 else float("inf") for one in theirs]
     return _rows(side_of(batch, "target"), carried, ce, top_k)
 
 
-def published_hard(source: Predictions, own: Predictions, a: Tokenizer, b: Tokenizer) -> Transfer:
-    """FuseLLM's published result with the mapping `hard`: the kept logits renormalised, a one-hot on the current token
-    where nothing is aligned; every position counts as covered."""
+def published(source: Predictions, own: Predictions, method: str, pieces: Mapping[str, str] | None = None) -> Transfer:
+    """The published code's distributions: `published-hard` and `published-soft` (FuseLLM, arXiv 2401.10491) or
+    `published-ot` (PTA-LLM, arXiv 2509.17276). What was kept is renormalised, and where nothing is aligned stands a
+    one-hot on the current token, so that every position counts as covered. `pieces`: `soft_pieces`, but for hard."""
     count = max(0, len(own.encoding) - 1)
-    if source.top.ids is None or not count or not len(source.encoding):
-        raise DistributionError("the published rule needs top-k distributions of a text of two tokens or more")
+    if source.top.ids is None or own.top.ids is None:
+        raise DistributionError("the published rules need top-k distributions")
+    a, b, kind = source.encoding.tokenizer, own.encoding.tokenizer, PUBLISHED[method]
     ids, logits = transform_step_logits(
         source.encoding.pieces,
         own.encoding.pieces,
@@ -94,21 +99,34 @@ def published_hard(source: Predictions, own: Predictions, a: Tokenizer, b: Token
         target_vocab=b.vocabulary.by_piece,
         source_marker=a.space_marker,
         target_marker=b.space_marker,
-        kind="hard",
+        kind=kind,
+        soft_mapping=pieces,
+        target_topk_ids=own.top.ids[1:] if kind == "ot" else None,
+        target_topk_logits=own.top.logprobs[1:] if kind == "ot" else None,
     )
     probs = [np.exp(np.asarray(row) - np.max(row)) if row else np.zeros(0) for row in logits[:count]]
     counts = np.array([len(row) for row in probs], dtype=np.int64)
     ledger = np.zeros((count, 5))
-    ledger[:, 0], ledger[:, 4] = counts > 0, counts == 0
+    ledger[:, 2], ledger[:, 4] = counts > 0, counts == 0
     return Transfer(
-        PUBLISHED_HARD,
-        np.concatenate(([0], np.cumsum(counts))),
+        method,
+        np.concatenate(([0], np.cumsum(counts))).astype(np.int64),
         np.concatenate([*ids[:count], []]).astype(np.int32),
         np.concatenate([*(row / row.sum() for row in probs if len(row)), []]).astype(np.float32),
         ledger,
         counts > 0,
         b.size,
     )
+
+
+def soft_pieces(source: Tokenizer, target: Tokenizer) -> dict[str, str]:
+    """FuseLLM's soft mapping: a source piece with the target's marker -> the nearest target piece."""
+    mapping = map_vocabulary(source, target, kind="soft", form="pieces")
+    pieces, theirs = source.vocabulary.pieces, target.vocabulary.pieces
+    return {
+        piece.replace(source.space_marker, target.space_marker): theirs[best] if best >= 0 else piece
+        for piece, best in zip(pieces, mapping.best.tolist(), strict=True)
+    }
 
 
 def merge(

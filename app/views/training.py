@@ -1,0 +1,206 @@
+"""Launch training from what the other pages show, and watch, stop, resume and compare runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+import streamlit as st
+import yaml
+
+from app import paths
+from app.inputs import plain, stop_with
+from fusion_core.errors import ConfigError, FusionError
+from fusion_core.fusion import LEVELS, RULES
+from fusion_core.models import SAMPLE_MODELS
+from fusion_core.transfer import METHODS
+from training import runs
+from training.config import PUBLISHED, Config, parse
+from training.corpus import CORPORA
+from training.data import split_corpus
+
+_DIVERGENCES = ("ce", "forward_kl", "reverse_kl", "js")
+
+
+def _form() -> dict[str, Any]:
+    """The fields that most runs differ in, as a config's values. Models and method begin as on the other pages."""
+    sources = st.multiselect(
+        "Sources", list(SAMPLE_MODELS), default=["gemma-3-270m"], key="train_sources", accept_new_options=True,
+        help="None trains on the text alone.",
+    )  # fmt: skip
+    left, right = st.columns(2)
+    target = left.selectbox("Target", list(SAMPLE_MODELS), key="train_target", accept_new_options=True)
+    method = right.selectbox("Method", [*METHODS, *PUBLISHED], key="train_method", help="How sources are carried over.")
+    corpus = left.selectbox("Corpus", list(CORPORA), key="train_corpus")
+    limit = right.number_input("Documents at most", 1, 100_000, 8, key="train_limit")
+    lam = left.slider("lam, the weight of the text itself", 0.0, 1.0, 0.9, 0.05, key="train_lam")
+    divergence = right.selectbox("Divergence", _DIVERGENCES, key="train_divergence")
+    rate = left.number_input("Learning rate", 1e-7, 1.0, 2e-5, format="%.1e", key="train_rate")
+    epochs = right.number_input("Epochs", 1, 1000, 1, key="train_epochs")
+    batch = left.number_input("Batch size", 1, 1024, 4, key="train_batch")
+    top_k = right.number_input("Entries kept of each distribution", 1, 1024, 64, key="train_top_k")
+    value: dict[str, Any] = {
+        "target": target,
+        "sources": [{"model": name, "method": method} for name in sources],
+        "corpus": {"name": corpus, "limit": int(limit), "validation": 0.1, "held_out": 0.2},
+        "teach": {"top_k": int(top_k)},
+        "loss": {"lam": float(lam), "divergence": divergence},
+        "training": {
+            "num_train_epochs": int(epochs),
+            "per_device_train_batch_size": int(batch),
+            "learning_rate": float(rate),
+            "logging_steps": 1,
+        },
+    }
+    if len(sources) > 1:
+        rule = left.selectbox("Fusion", list(RULES), key="train_rule")
+        level = right.selectbox("Weights by the", LEVELS, key="train_level")
+        value["fusion"] = {"rule": rule, "level": level}
+    return value
+
+
+def _checked(text: str) -> Config:
+    """The config in `text`, every path and model in it one that this app may read."""
+    try:
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ConfigError(f"this is no readable YAML: {' '.join(str(error).split())[:300]}") from error
+    if isinstance(value, dict):
+        value = {**value, "output": "."}  # the run's own folder, whatever was typed
+    config = parse(value, "the config")
+    for name in (config.target, *(source.model for source in config.sources)):
+        paths.permitted(name)
+    for file in config.corpus.files:
+        paths.permitted_folder(str(file))
+    return config
+
+
+def _show_check(config: Config) -> None:
+    with st.spinner("Reading the corpus …", show_time=True):
+        splits = split_corpus(config)
+    size = sum(len(document.text.encode("utf-8", "surrogatepass")) for document in splits.train)
+    tokens = size / 4
+    models = len({config.target, *(source.model for source in config.sources)}) if config.sources else 0
+    batch = int(config.training.get("per_device_train_batch_size", 4))
+    examples = sum(
+        max(1, -(-len(d.text.encode("utf-8", "surrogatepass")) // (4 * config.max_length))) for d in splits.train
+    )
+    steps = -(-examples // batch) * float(config.training.get("num_train_epochs", 3))
+    # 3 bytes an entry, and what a taught row holds besides.
+    disk = tokens * models * 2 * (3 * config.teach.top_k + 4)
+    columns = st.columns(4)
+    columns[0].metric("Documents", f"{len(splits.train):,}", help="To train on.")
+    columns[1].metric("Validation, held out", f"{len(splits.validation):,}, {len(splits.held_out):,}")
+    columns[2].metric("Steps, about", f"{steps:,.0f}", help="At four bytes a token.")
+    columns[3].metric("Disk for distributions, about", f"{disk / 1e6:,.0f} MB")
+    st.success("The config is valid.")
+
+
+def _new_run() -> None:
+    left, right = st.columns([1, 1], gap="large")
+    with left:
+        st.subheader("A new run")
+        value = _form()
+    with right:
+        own = st.toggle("Edit as YAML", key="train_own", help="The form's values are the start; then the text counts.")
+        generated = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+        if own:
+            if "train_yaml" not in st.session_state:
+                st.session_state.train_yaml = generated
+            text = st.text_area("Config", key="train_yaml", height=420)
+        else:
+            st.session_state.pop("train_yaml", None)
+            text = generated
+            st.code(text, language="yaml", height=420)
+        st.download_button("Config as YAML", text + "output: runs/my-run\n", "config.yaml", on_click="ignore")
+    columns = st.columns([2, 1, 1, 3], vertical_alignment="bottom")
+    name = columns[0].text_input("Name of the run", "my-run", key="train_name")
+    check = columns[1].button("Check", key="train_check", width="stretch")
+    start = columns[2].button("Launch", key="train_launch", type="primary", width="stretch")
+    if check or start:
+        try:
+            config = _checked(text)
+            if check:
+                _show_check(config)
+            if start:
+                runs.launch(name.strip(), config)
+                st.toast(f"{plain(name)} is running; closing this page does not stop it.")
+        except FusionError as error:
+            st.error(plain(str(error)), icon=":material/error:")
+
+
+def _curves(chosen: list[runs.Run]) -> None:
+    figures = (("loss", "training loss, nats"), ("eval_bits_per_byte", "validation, bits per byte"))
+    for column, (field, title) in zip(st.columns(2), figures, strict=True):
+        figure = go.Figure()
+        for run in chosen:
+            rows = [row for row in run.metrics if field in row]
+            figure.add_trace(
+                go.Scatter(x=[r["step"] for r in rows], y=[r[field] for r in rows], name=run.name, mode="lines+markers")
+            )
+        figure.update_layout(
+            height=300, margin={"l": 10, "r": 10, "t": 30, "b": 10}, title=title, showlegend=True,
+            xaxis={"title": "step"}, legend={"orientation": "h", "y": -0.25},
+        )  # fmt: skip
+        column.plotly_chart(figure, key=f"curve_{field}")
+
+
+def _last(run: runs.Run, field: str) -> float | None:
+    return next((row[field] for row in reversed(run.metrics) if field in row), None)
+
+
+@st.fragment(run_every=2.0)
+def _show_runs() -> None:
+    st.subheader("Runs")
+    found = runs.list_runs()
+    if not found:
+        st.info("No runs yet. Launch one above, or with `fusescope train CONFIG`; the app lists those that it started.")
+        return
+    frame = pd.DataFrame(
+        {
+            "run": [run.name for run in found],
+            "state": [run.state for run in found],
+            "step": [max((row["step"] for row in run.metrics), default=0) for run in found],
+            "loss": [_last(run, "loss") for run in found],
+            "validation, bits per byte": [_last(run, "eval_bits_per_byte") for run in found],
+            "before": [run.metrics[0].get("eval_bits_per_byte") if run.metrics else None for run in found],
+            "seconds": [_last(run, "train_runtime") for run in found],
+        }
+    )
+    number = st.column_config.NumberColumn(format="%.4f")
+    config: dict[str, Any] = dict.fromkeys(("loss", "validation, bits per byte", "before"), number)
+    st.dataframe(frame, hide_index=True, column_config=config)
+    names = [run.name for run in found]
+    picked = st.multiselect("Look at", names, default=names[:1], key="train_picked")
+    chosen = [run for run in found if run.name in picked]
+    if not chosen:
+        return
+    _curves(chosen)
+    for run in chosen:
+        with st.expander(f"{plain(run.name)}: {run.state}", expanded=run is chosen[0]):
+            columns = st.columns([1, 1, 4])
+            if columns[0].button("Stop", key=f"stop_{run.name}", disabled=run.state != "running"):
+                runs.stop(run)
+                st.toast(f"{plain(run.name)} saves a checkpoint and stops.")
+            if columns[1].button("Resume", key=f"resume_{run.name}", disabled=not run.resumable):
+                try:
+                    runs.launch(run.name, _stored(run), resume=True)
+                except FusionError as error:
+                    st.error(plain(str(error)))
+            st.caption(f"Folder: `{run.folder}`")
+            st.code(run.log() or "nothing printed yet", language=None, height=220)
+
+
+def _stored(run: runs.Run) -> Config:
+    return _checked((run.folder / "launch.yaml").read_text(encoding="utf-8"))
+
+
+def render() -> None:
+    """The Training page."""
+    st.caption("Train the target on a corpus and on what its sources say about it, in a process of its own.")
+    try:
+        _new_run()
+        _show_runs()
+    except FusionError as error:
+        stop_with(error)

@@ -1,0 +1,68 @@
+"""The Training page in a browser: from the form to a finished model, on tiny models."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from playwright.sync_api import Page, expect
+
+from tests.support import tiny
+
+pytest.importorskip("torch")
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+Shoot = Callable[[Page, str], None]
+
+
+def test_from_the_form_to_a_finished_model(address: str, page: Page, shoot: Shoot, workspace_folder: Path) -> None:
+    folder = workspace_folder / "page"
+    folder.mkdir()
+    kinds = ("byte-bpe", "metaspace-bpe")
+    source, target = (str(tiny.save_model(folder / kind, kind, n)) for n, kind in enumerate(kinds))
+    text = folder / "lines.txt"
+    text.write_text("\n".join(f"the quick brown fox jumps over {n} lazy dogs" for n in range(30)), encoding="utf-8")
+    config = {
+        "target": target,
+        "sources": [{"model": source}],
+        "corpus": {"files": [str(text)], "paragraphs": True, "validation": 0.2, "held_out": 0.2},
+        "teach": {"top_k": 8, "device": "cpu"},
+        "training": {"max_steps": 8, "use_cpu": True, "logging_steps": 1, "learning_rate": 0.002},
+    }
+    page.goto(f"{address}/training")
+    expect(page.get_by_text("A new run")).to_be_visible(timeout=60_000)
+    expect(page.get_by_text("num_train_epochs").first).to_be_visible()
+    shoot(page, "training-form")
+    page.get_by_text("Edit as YAML").click()
+    area = page.get_by_role("textbox", name="Config")
+    area.fill("target: x\nlos: {}")
+    area.press("Control+Enter")
+    page.get_by_role("button", name="Check").click()
+    expect(page.get_by_test_id("stAlert").first).to_contain_text("did you mean 'loss'")
+    area.fill(yaml.safe_dump(config))
+    area.press("Control+Enter")
+    page.get_by_role("button", name="Check").click()
+    expect(page.get_by_text("The config is valid.")).to_be_visible(timeout=60_000)
+    page.get_by_role("textbox", name="Name of the run").fill("tiny-run")
+    page.get_by_role("textbox", name="Name of the run").press("Enter")
+    page.get_by_role("button", name="Launch").click()
+    expect(page.get_by_text(re.compile("tiny-run: running")).first).to_be_visible(timeout=30_000)
+    page.reload()  # the run does not depend on the page
+    expect(page.get_by_text(re.compile("tiny-run: finished")).first).to_be_visible(timeout=120_000)
+    expect(page.locator(".js-plotly-plot").first).to_be_visible()
+    shoot(page, "training-finished")
+    result = json.loads((workspace_folder / "runs" / "tiny-run" / "run.json").read_text())
+    assert result["steps"] == 8 and result["validation_after"] is not None
+
+
+def test_files_outside_are_refused(address: str, page: Page) -> None:
+    page.goto(f"{address}/training")
+    page.get_by_text("Edit as YAML").click(timeout=60_000)
+    area = page.get_by_role("textbox", name="Config")
+    area.fill("target: smollm2-135m\ncorpus: {files: [/etc/passwd]}")
+    area.press("Control+Enter")
+    page.get_by_role("button", name="Check").click()
+    expect(page.get_by_test_id("stAlert").first).to_contain_text("lies outside the folders")

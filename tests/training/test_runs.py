@@ -1,0 +1,75 @@
+"""Runs are processes of their own: launched, watched, stopped, resumed."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fusion_core import ConfigError, TrainingError
+from tests.support import tiny
+from training import runs
+from training.config import Config, parse
+
+pytest.importorskip("torch")
+LINES = ["the quick brown fox jumps over the lazy dog", "the dog naps while the fox runs over the hill"] * 10
+
+
+@pytest.fixture
+def config(tmp_path: Path, workspace_folder: Path) -> Iterator[Config]:
+    text = tmp_path / "lines.txt"
+    text.write_text("\n".join(f"{line} {n}" for n, line in enumerate(LINES)), encoding="utf-8")
+    model = tiny.save_model(tmp_path / "model", "byte-bpe", 1)
+    yield parse(
+        {
+            "target": str(model),
+            "corpus": {"files": [str(text)], "paragraphs": True, "validation": 0.1, "held_out": 0.1},
+            "training": {
+                "max_steps": 60, "use_cpu": True, "save_strategy": "steps", "save_steps": 5, "logging_steps": 1,
+                "per_device_train_batch_size": 2,
+            },
+            "output": "unused",
+        }
+    )  # fmt: skip
+    shutil.rmtree(runs.runs_folder(), ignore_errors=True)
+
+
+def _wait(name: str, *states: str, steps: int = 0) -> runs.Run:
+    for _ in range(600):
+        run = runs.read_run(runs.run_folder(name))
+        if run.state in states and max((row["step"] for row in run.metrics), default=0) >= steps:
+            return run
+        time.sleep(0.1)
+    raise AssertionError(f"still {run.state}: {run.log()}")
+
+
+def test_a_run_is_stopped_resumed_and_finished(config: Config) -> None:
+    started = runs.launch("one", config)
+    assert started.state == "running"
+    with pytest.raises(TrainingError, match="already"):
+        runs.launch("one", config)
+    run = _wait("one", "running", steps=6)
+    runs.stop(run)
+    stopped = _wait("one", "stopped", "finished")
+    if stopped.state == "stopped":
+        assert stopped.resumable and not stopped.result
+        assert runs.launch("one", config, resume=True).state == "running"
+    done = _wait("one", "finished")
+    assert done.result["steps"] == 60 and [run.name for run in runs.list_runs()] == ["one"]
+    with pytest.raises(TrainingError, match="cannot be resumed"):
+        runs.launch("one", config, resume=True)
+
+
+def test_a_run_that_fails_says_why(config: Config) -> None:
+    runs.launch("bad", config.model_copy(update={"target": "/nowhere"}))
+    failed = _wait("bad", "failed")
+    assert "there is no file or folder" in failed.log() and not failed.resumable
+
+
+@pytest.mark.parametrize("name", ["", "..", "../x", "a/b", "/etc", "a\0", ".hidden", "x" * 65, "a b"])
+def test_a_name_leads_nowhere_else(name: str) -> None:
+    with pytest.raises(ConfigError, match="no name for a run"):
+        runs.run_folder(name)

@@ -1,0 +1,157 @@
+"""Training runs as processes of their own: started, watched, stopped and resumed by whoever looks at their folders."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fusion_core.errors import ConfigError, TrainingError
+from fusion_core.workspace import atomic_path, workspace
+from training.config import Config, dump
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
+_LOG_BYTES = 65_536
+
+
+def runs_folder() -> Path:
+    """Where the app keeps its runs."""
+    return workspace() / "runs"
+
+
+def run_folder(name: str) -> Path:
+    """The folder of the run `name`; raises `ConfigError` for a name that could lead elsewhere."""
+    if not _NAME.match(name):
+        raise ConfigError(f"{name[:80]!r} is no name for a run: letters, digits, '.', '_' and '-', at most 64")
+    return runs_folder() / name
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run as its folder shows it.
+
+    Attributes:
+        state: `running`, `finished`, `stopped` (by request, can be resumed) or `failed`.
+        metrics: rows of metrics.jsonl, each with its `step`.
+        result: what run.json holds, empty before the end.
+    """
+
+    name: str
+    folder: Path
+    state: str
+    metrics: list[dict[str, Any]]
+    result: dict[str, Any]
+
+    @property
+    def resumable(self) -> bool:
+        """Whether there is a checkpoint to go on from."""
+        return self.state in ("stopped", "failed") and any((self.folder / "checkpoints").glob("checkpoint-*"))
+
+    def log(self) -> str:
+        """The end of what the process printed, progress bars in their last state."""
+        try:
+            with (self.folder / "log.txt").open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - _LOG_BYTES))
+                text = file.read().decode("utf-8", "replace")
+        except OSError:
+            return ""
+        lines = [line.rsplit("\r", 1)[-1] for line in text.replace("\r\n", "\n").split("\n")]
+        return "\n".join(line for line in lines[-40:] if line.strip())
+
+
+def launch(name: str, config: Config, *, resume: bool = False) -> Run:
+    """Start `python -m training train` on `config` as a process that outlives this one.
+
+    Raises:
+        ConfigError: the name is no run's name.
+        TrainingError: a run of that name is there already, runs, or cannot be started.
+    """
+    folder = run_folder(name)
+    if resume and not (folder.exists() and read_run(folder).resumable):
+        raise TrainingError(f"the run {name!r} cannot be resumed: it runs, has finished, or has no checkpoint yet")
+    if not resume and folder.exists():
+        raise TrainingError(f"there is a run {name!r} already; choose another name")
+    try:
+        folder.mkdir(parents=True, exist_ok=resume)
+        with atomic_path(folder / "launch.yaml") as temporary:
+            temporary.write_text(dump(config.model_copy(update={"output": folder})), encoding="utf-8")
+        command = [sys.executable, "-m", "training", "train", str(folder / "launch.yaml"), *(["--resume"] * resume)]
+        with (folder / "log.txt").open("ab") as log:
+            process = subprocess.Popen(  # noqa: S603  # a list, never a shell
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        with atomic_path(folder / "process.json") as temporary:
+            temporary.write_text(json.dumps({"pid": process.pid, "born": _born(process.pid)}), encoding="utf-8")
+    except OSError as error:
+        raise TrainingError(f"cannot start the run {name!r}: {error.strerror or error}") from error
+    return read_run(folder)
+
+
+def _born(pid: int) -> str | None:
+    """When a process started, as the system counts it; None if it does not run (a zombie has ended too)."""
+    with suppress(OSError):
+        os.waitpid(pid, os.WNOHANG)  # a child of this process that has ended goes away
+    try:
+        after_name = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()
+        return None if after_name[0] == "Z" else after_name[19]
+    except (OSError, IndexError):
+        if Path("/proc/self/stat").exists():
+            return None
+    try:  # systems without /proc: that the number is in use must do
+        os.kill(pid, 0)
+    except OSError:
+        return None
+    return "unknown"
+
+
+def _process(folder: Path) -> int | None:
+    """The number of the run's process while it runs."""
+    try:
+        value = json.loads((folder / "process.json").read_text(encoding="utf-8"))
+        pid = int(value["pid"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return pid if value.get("born") and _born(pid) == value["born"] else None
+
+
+def stop(run: Run) -> None:
+    """Ask a running process to save and end."""
+    pid = _process(run.folder)
+    if pid is not None:
+        os.kill(pid, signal.SIGTERM)
+
+
+def read_run(folder: Path) -> Run:
+    """A run as its folder shows it now."""
+    metrics, result = [], {}
+    try:
+        for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+            try:
+                metrics.append(json.loads(line))
+            except ValueError:  # the last line is being written
+                continue
+    except OSError:
+        pass
+    with suppress(OSError, ValueError):
+        result = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    running = _process(folder) is not None
+    stopped = any("train_runtime" in row for row in metrics[-3:])  # the Trainer came to its own end
+    state = "running" if running else "finished" if result else "stopped" if stopped else "failed"
+    return Run(folder.name, folder, state, metrics, result)
+
+
+def list_runs() -> list[Run]:
+    """All of the app's runs, the newest first."""
+    try:
+        folders = [path for path in runs_folder().iterdir() if (path / "launch.yaml").is_file()]
+    except OSError:
+        return []
+    folders.sort(key=lambda path: (path / "launch.yaml").stat().st_mtime, reverse=True)
+    return [read_run(path) for path in folders]
