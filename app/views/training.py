@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 import streamlit as st
 import yaml
 
-from app import paths
+from app import paths, state
 from app.inputs import plain, stop_with
 from fusion_core.errors import ConfigError, FusionError
 from fusion_core.fusion import LEVELS, RULES
@@ -25,13 +25,18 @@ _DIVERGENCES = ("ce", "forward_kl", "reverse_kl", "js")
 
 def _form() -> dict[str, Any]:
     """The fields that most runs differ in, as a config's values. Models and method begin as on the other pages."""
+    before = state.remembered("models", ["gemma-3-270m"])
+    aim = state.remembered("target_model", SAMPLE_MODELS[0])
+    known = list(dict.fromkeys([*SAMPLE_MODELS, *before, aim]))
     sources = st.multiselect(
-        "Sources", list(SAMPLE_MODELS), default=["gemma-3-270m"], key="train_sources", accept_new_options=True,
+        "Sources", known, default=before, key="train_sources", accept_new_options=True,
         help="None trains on the text alone.",
     )  # fmt: skip
     left, right = st.columns(2)
-    target = left.selectbox("Target", list(SAMPLE_MODELS), key="train_target", accept_new_options=True)
-    method = right.selectbox("Method", [*METHODS, *PUBLISHED], key="train_method", help="How sources are carried over.")
+    target = left.selectbox("Target", known, known.index(aim), key="train_target", accept_new_options=True)
+    ways = [*METHODS, *PUBLISHED]
+    way = ways.index(state.remembered("strip_method", ways[0]))
+    method = right.selectbox("Method", ways, way, key="train_method", help="How sources are carried over.")
     corpus = left.selectbox("Corpus", list(CORPORA), key="train_corpus")
     limit = right.number_input("Documents at most", 1, 100_000, 8, key="train_limit")
     lam = left.slider("lam, the weight of the text itself", 0.0, 1.0, 0.9, 0.05, key="train_lam")

@@ -51,6 +51,13 @@ def test_two_sources_are_fused_and_their_winner_colours_the_tokens(address: str,
     colors = set(page.locator("button.tok").evaluate_all("all => all.map((node) => node.style.background)"))
     assert len(colors) >= 3  # two sources, and the first token, which nothing predicts
     shoot(page, "distributions-fused")
+    # Training begins with what was looked at.
+    page.get_by_role("link", name="Training").click()
+    expect(page.get_by_text("A new run")).to_be_visible()
+    shown = page.locator("[data-testid=stCode]").first
+    expect(shown).to_contain_text("model: gemma-3-270m")
+    expect(shown).to_contain_text("model: smollm2-135m")
+    expect(shown).to_contain_text("rule: min_ce")
 
 
 def test_a_model_that_is_not_there_is_told_in_words(address: str, page: Page) -> None:
