@@ -17,6 +17,7 @@ from typing import Any
 import editdistance
 import numpy as np
 import psutil
+import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
@@ -26,11 +27,14 @@ from fusion_core.alignment import align, dtw, warp_strings
 from fusion_core.compat.fusellm import transform_step_logits
 from fusion_core.loss import SparseTarget, fusion_loss
 from fusion_core.models import load_model
-from fusion_core.transfer import build_index, transfer
+from fusion_core.packing import pack
+from fusion_core.transfer import Predictions, build_index, transfer
 from fusion_core.transfer._mapped import boundary
 from tests.oracles.dtw import dtw as textbook
 from tests.oracles.fusellm import transform as published
 from tests.support.predictions import random_predictions
+from training.stages import carry
+from training.stages.records import TAUGHT
 
 CORPORA = Path(__file__).parents[2] / "shared" / "corpora"
 MB = 1 << 20
@@ -185,6 +189,41 @@ def bench_transfer(a: Tokenizer, b: Tokenizer, text: str) -> list[list[str]]:
     return rows
 
 
+def _taught(predictions: Predictions, text: str) -> tuple[pa.RecordBatch, dict[str, Any]]:
+    """Predictions as `teach` keeps them, with the settings of their manifest."""
+    top, tokenizer = predictions.top, predictions.encoding.tokenizer
+    settings = {
+        "model": tokenizer.name, "tokenizer": tokenizer.fingerprint, "top_k": top.k, "width": top.width,
+        "has_start": True,
+    }  # fmt: skip
+    ids, steps = pack(top)
+    row = {"name": "a", "domain": "b", "text": text, "tokens": predictions.encoding.ids, "ids": ids, "steps": steps}
+    return pa.RecordBatch.from_pylist([row], schema=TAUGHT), settings
+
+
+def bench_stages(a: Tokenizer, b: Tokenizer, text: str) -> list[list[str]]:
+    """Target tokens a second through the stages `transfer` and `fuse`, reading their input included, k = 64."""
+    piece = text[:9000]
+    sides = {
+        side: _taught(random_predictions(tokenizer, piece, n, top_k=64), piece)
+        for n, (side, tokenizer) in enumerate((("source", a), ("target", b)))
+    }
+    settings = {side: value[1] for side, value in sides.items()}
+    joined, index = carry.join({side: value[0] for side, value in sides.items()}), build_index(a, b)
+    run = lambda: carry.carry(joined, settings, index, "byte-exact", 64)  # noqa: E731
+    carried = run()
+    count = len(carried.column("covered").flatten())
+    pair = carry.join({"0": carried, "1": carried})
+    rows = []
+    for name, work in (
+        ("stage transfer, byte-exact", run),
+        ("stage fuse, two sources", lambda: carry.merge(pair, ["0", "1"], b.size, "min_ce", "sequence", 1.0, 64)),
+    ):
+        seconds = _best(work, 3)
+        rows.append([f"{name}, {count:,} tokens, k = 64", f"{seconds:.2f} s", "", f"{count / seconds:,.0f}/s", ""])
+    return rows
+
+
 def _dense_loss(logits: Any, gold: Any, target: SparseTarget) -> Any:
     """As FuseLLM's trainer: a dense target distribution, filled in position by position."""
     import torch
@@ -252,6 +291,7 @@ def main() -> None:
     rows += bench_soft(qwen, deepseek)
     rows += bench_compatible(mistral, prose)
     rows += bench_transfer(qwen, deepseek, prose)
+    rows += bench_stages(qwen, deepseek, prose)
     rows += bench_loss()
     table = Table(title="warm, best of several runs", title_justify="left")
     for column in ("what", "time", "textbook", "ratio", "extra memory"):
