@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,11 +17,12 @@ LINES = ["the quick brown fox jumps over the lazy dog", "the dog naps while the 
 
 
 @pytest.fixture
-def config(tmp_path: Path, workspace_folder: Path) -> Iterator[Config]:
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
+    monkeypatch.setenv("FUSESCOPE_WORKSPACE", str(tmp_path / "workspace"))
     text = tmp_path / "lines.txt"
     text.write_text("\n".join(f"{line} {n}" for n, line in enumerate(LINES)), encoding="utf-8")
     model = tiny.save_model(tmp_path / "model", "byte-bpe", 1)
-    yield parse(
+    return parse(
         {
             "target": str(model),
             "corpus": {"files": [str(text)], "paragraphs": True, "validation": 0.1, "held_out": 0.1},
@@ -34,7 +33,6 @@ def config(tmp_path: Path, workspace_folder: Path) -> Iterator[Config]:
             "output": "unused",
         }
     )  # fmt: skip
-    shutil.rmtree(runs.runs_folder(), ignore_errors=True)
 
 
 def _wait(name: str, *states: str, steps: int = 0) -> runs.Run:
