@@ -243,7 +243,7 @@ sources:
 corpus:
   name: stdlib-docstrings       # or files: [texts.jsonl, more.txt]
   limit: 8                      # documents; 0 for all
-  split: hash                   # documents are kept apart by a hash of their names
+  split: order                  # the last documents are kept apart; or hash: by their names, for large corpora
   validation: 0.1
   held_out: 0.2
 teach:

@@ -48,7 +48,7 @@ def _form() -> dict[str, Any]:
     value: dict[str, Any] = {
         "target": target,
         "sources": [{"model": name, "method": method} for name in sources],
-        "corpus": {"name": corpus, "limit": int(limit), "validation": 0.1, "held_out": 0.2},
+        "corpus": {"name": corpus, "limit": int(limit), "split": "order", "validation": 0.1, "held_out": 0.2},
         "teach": {"top_k": int(top_k)},
         "loss": {"lam": float(lam), "divergence": divergence},
         "training": {
