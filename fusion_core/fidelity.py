@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusion_core.errors import TransferError
-from fusion_core.fusion import LEVELS, RULES, cross_entropy, fuse, fusion_weights, token_cross_entropies
+from fusion_core.fusion import LEVELS, RULES, cross_entropies, cross_entropy, fuse, fusion_weights
 from fusion_core.mapping import Progress
 from fusion_core.transfer import LEDGER, METHODS, Predictions, Transfer, TransferIndex, transfer
 
@@ -230,12 +230,9 @@ def fused_fidelity(
         ]
         for tally, one in zip(singles, carried, strict=True):
             tally.add(one, ours)
+        own_ce = [cross_entropy(theirs[n]) for theirs in sources]
         for rule, level in levels:
-            ce: Any = (
-                [cross_entropy(theirs[n]) for theirs in sources]
-                if level == "sequence"
-                else [token_cross_entropies(one, gold) for one in carried]
-            )
+            ce = cross_entropies(level, own_ce, carried, gold)
             fused[rule, level].add(fuse(carried, rule, ce), ours)
             weights[rule, level] += fusion_weights(carried, rule, ce).sum(axis=1)
     own_bpb = [tally.bpb for tally in singles]

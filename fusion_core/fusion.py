@@ -32,6 +32,19 @@ def token_cross_entropies(carried: Transfer, gold: NDArray[np.integer[Any]]) -> 
     return np.asarray(-np.log(carried.prob_of(gold)))
 
 
+def cross_entropies(
+    level: str, sources: Sequence[float], transfers: Sequence[Transfer], gold: NDArray[np.integer[Any]]
+) -> Sequence[float] | Sequence[Floats]:
+    """What `fuse` weighs by: at the level `sequence` the sources' own, as given, at `token` those of the gold tokens.
+
+    Raises:
+        TransferError: an unknown level.
+    """
+    if level not in LEVELS:
+        raise TransferError(f"unknown level {level!r}; choose one of {', '.join(LEVELS)}")
+    return sources if level == "sequence" else [token_cross_entropies(one, gold) for one in transfers]
+
+
 def _min_ce(ce: Floats, temperature: float) -> Floats:
     weights = np.zeros_like(ce)
     weights[ce.argmin(axis=0), np.arange(ce.shape[1])] = 1.0

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fusion_core import Tokenizer, TransferError
-from fusion_core.fusion import RULES, cross_entropy, fuse, fusion_weights, token_cross_entropies
+from fusion_core.fusion import RULES, cross_entropies, cross_entropy, fuse, fusion_weights, token_cross_entropies
 from fusion_core.transfer import Transfer
 from tests.support.predictions import random_predictions
 
@@ -100,3 +100,9 @@ def test_wrong_inputs_are_named() -> None:
     with pytest.raises(TransferError, match="above 0"):
         fuse([one], "mean", temperature=0)
     assert token_cross_entropies(one, np.zeros(4, int)).shape == (4,)
+
+
+def test_weights_go_by_what_the_level_says() -> None:
+    assert cross_entropies("sequence", [1.0, 2.0], [], np.zeros(0, np.int64)) == [1.0, 2.0]
+    with pytest.raises(TransferError, match="unknown level 'word'"):
+        cross_entropies("word", [1.0], [], np.zeros(0, np.int64))

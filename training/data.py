@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from fusion_core import load_tokenizer
 from fusion_core.errors import ConfigError
-from fusion_core.models import Model, load_model
+from fusion_core.models import load_model
 from fusion_core.transfer import build_index
 from training.config import Config
 from training.console import progress
@@ -91,21 +91,23 @@ def _tell(say: Say, stage: str, folder: Path, outcome: Outcome) -> None:
     say(f"{stage}: {outcome.made} shards made, {outcome.kept} kept, {outcome.rows:,} rows in {folder}")
 
 
+def _teach(config: Config, name: str, folder: Path, batches: list[pa.RecordBatch], say: Say) -> None:
+    """One model's shards; the model is gone when this returns, before the next one needs its memory."""
+    model = load_model(name, device=config.teach.device, dtype=config.teach.dtype)
+    chosen = teach.settings(model, config.teach.top_k)
+    with progress(f"{name} reads {sum(batch.num_rows for batch in batches)} documents") as update:
+        made = run_stage(
+            folder, "teach", chosen, batches, lambda batch: teach.teach(batch, model, chosen["top_k"], update)
+        )
+    _tell(say, f"teach {name}", folder, made)
+
+
 def _distributions(config: Config, batches: list[pa.RecordBatch], say: Say) -> Path:
     root, top_k = config.output / "data", config.teach.top_k
     names = list(dict.fromkeys([config.target, *(source.model for source in config.sources)]))
     folders = {name: root / f"teach-{n}" for n, name in enumerate(names)}
     for name, folder in folders.items():
-        model = load_model(name, device=config.teach.device, dtype=config.teach.dtype)
-        chosen = teach.settings(model, top_k)
-        with progress(f"{name} reads {sum(batch.num_rows for batch in batches)} documents") as update:
-
-            def ask(batch: pa.RecordBatch, m: Model = model, k: int = chosen["top_k"], u: Any = update) -> Any:
-                return teach.teach(batch, m, k, u)
-
-            made = run_stage(folder, "teach", chosen, batches, ask)
-        _tell(say, f"teach {name}", folder, made)
-        del model
+        _teach(config, name, folder, batches, say)
     carried = []
     wanted = [(source.model, source.method) for source in config.sources]
     if config.fusion.with_target:

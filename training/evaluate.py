@@ -34,22 +34,11 @@ def score(
     found = []
     for start in range(0, len(documents), _BATCH):
         some = documents[start : start + _BATCH]
-        # A few entries suffice: what is asked is the gold token's probability.
-        for document, one in zip(some, model.predict_all([d.text for d in some]), strict=True):
-            if len(one.encoding) < 2:
-                continue
-            best = one.top.rows(slice(1, -1)).best()
-            size = len(one.encoding.data) - int(one.encoding.ends[0])
-            found.append(
-                Score(
-                    document.name,
-                    document.domain,
-                    float(one.nll.sum() / np.log(2)),
-                    size,
-                    len(one.nll),
-                    int((best == one.encoding.ids[1:]).sum()),
-                )
-            )
+        for document, one in zip(some, model.score([d.text for d in some]), strict=True):
+            if len(one.nll):
+                size = len(one.encoding.data) - int(one.encoding.ends[0])
+                bits, hits = float(one.nll.sum() / np.log(2)), int(one.correct.sum())
+                found.append(Score(document.name, document.domain, bits, size, len(one.nll), hits))
         if progress is not None:
             progress(min(len(documents), start + _BATCH), len(documents))
     return found

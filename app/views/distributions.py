@@ -17,8 +17,8 @@ from app.scenes import Scene, pick_models, pick_shards
 from fusion_core import Tokenizer
 from fusion_core.distributions import TopK
 from fusion_core.errors import FusionError
-from fusion_core.fidelity import FusedFidelity, Tally
-from fusion_core.fusion import LEVELS, RULES, cross_entropy, fuse, fusion_weights, token_cross_entropies
+from fusion_core.fidelity import Tally, bits_per_byte
+from fusion_core.fusion import LEVELS, RULES, cross_entropies, cross_entropy, fuse, fusion_weights
 from fusion_core.inspection import OUTCOMES, reason
 from fusion_core.text import show_bytes
 from fusion_core.transfer import METHODS, Predictions, Transfer, find_places, transport_plan
@@ -88,8 +88,7 @@ def _colors(scene: Scene, source: int, method: str, color: str) -> tuple[list[st
     if color == "best source":
         gold = scene.own.encoding.ids[1:]
         carried = [scene.carried(s, method) for s in range(len(scene.names))]
-        ce = [token_cross_entropies(one, gold) for one in carried]
-        weights = fusion_weights(carried, "min_ce", ce)
+        weights = fusion_weights(carried, "min_ce", cross_entropies("token", [], carried, gold))
         winner = np.where(weights.sum(axis=0) > 0, weights.argmax(axis=0), -1)
         shown = [figures.SOURCE_COLORS[n % len(figures.SOURCE_COLORS)] for n in range(len(scene.names))]
         return tokens.by_class(winner, dict(zip(scene.names, shown, strict=True)))
@@ -242,17 +241,6 @@ def _show_position(scene: Scene, methods: Sequence[str], source: int, fused: Tra
             st.caption("There is none here: optimal transport needs a shared boundary.")
 
 
-def _weights(scene: Scene, method: str, rule: str, level: str) -> tuple[list[Transfer], Any, NDArray[np.float64]]:
-    carried = [scene.carried(s, method) for s in range(len(scene.names))]
-    gold = scene.own.encoding.ids[1:]
-    ce: Any = (
-        [cross_entropy(theirs) for theirs in scene.sources]
-        if level == "sequence"
-        else [token_cross_entropies(one, gold) for one in carried]
-    )
-    return carried, ce, fusion_weights(carried, rule, ce)
-
-
 def _pick_fusion(scene: Scene, method: str) -> tuple[Transfer, str]:
     if len(scene.names) == 1:
         return scene.carried(0, method), "min_ce"
@@ -267,17 +255,15 @@ def _pick_fusion(scene: Scene, method: str) -> tuple[Transfer, str]:
         disabled=not rule.endswith("_ce"),
         help="sequence: one weight for the text, by cross-entropy per byte. token: at each token, by the gold one.",
     )
-    carried, ce, weights = _weights(scene, method, rule, level)
-    fused = fuse(carried, rule, ce)
-    tallies = [Tally() for _ in range(len(carried) + 1)]
-    for tally, one in zip(tallies, [*carried, fused], strict=True):
-        tally.add(one, scene.own)
-    best = min(tally.bpb for tally in tallies[:-1])
-    outcome = FusedFidelity(rule, level, tallies[-1].bpb, best - tallies[-1].bpb, tuple(weights.mean(axis=1).tolist()))
+    carried = [scene.carried(s, method) for s in range(len(scene.names))]
+    ce = cross_entropies(level, [cross_entropy(one) for one in scene.sources], carried, scene.own.encoding.ids[1:])
+    weights, fused = fusion_weights(carried, rule, ce), fuse(carried, rule, ce)
+    *singles, together = [bits_per_byte(one, scene.own) for one in (*carried, fused)]
     shown = st.columns(len(scene.names) + 1)
-    for column, name, tally, weight in zip(shown, scene.names, tallies, outcome.weights, strict=False):
-        column.metric(f"{name} through {method}", f"{tally.bpb:.3f}", help=f"Bits per byte; mean weight {weight:.2f}.")
-    shown[-1].metric("fused", f"{outcome.bpb:.3f}", f"{-outcome.gain:+.3f} to the best source", delta_color="inverse")
+    for column, name, bits, weight in zip(shown, scene.names, singles, weights.mean(axis=1), strict=False):
+        column.metric(f"{name} through {method}", f"{bits:.3f}", help=f"Bits per byte; mean weight {weight:.2f}.")
+    gain = f"{together - min(singles):+.3f} to the best source"
+    shown[-1].metric("fused", f"{together:.3f}", gain, delta_color="inverse")
     if level == "token" and rule.endswith("_ce"):
         st.caption("The gold token itself chose these weights: a bound on what choosing can give, not a prediction.")
     st.plotly_chart(figures.weight_lines(scene.names, weights, st.session_state.position), key="weights")

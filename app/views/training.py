@@ -13,10 +13,10 @@ from app import paths, state
 from app.inputs import plain, stop_with
 from fusion_core.errors import ConfigError, FusionError
 from fusion_core.fusion import LEVELS, RULES
-from fusion_core.models import SAMPLE_MODELS
+from fusion_core.models import SAMPLE_MODELS, require_torch
 from fusion_core.transfer import METHODS
 from training import runs
-from training.config import PUBLISHED, Config, parse
+from training.config import PUBLISHED, Config, load, parse
 from training.corpus import CORPORA
 from training.data import split_corpus
 
@@ -125,6 +125,7 @@ def _new_run() -> None:
     start = columns[2].button("Launch", key="train_launch", type="primary", width="stretch")
     if check or start:
         try:
+            require_torch()
             config = _checked(text)
             if check:
                 _show_check(config)
@@ -198,7 +199,7 @@ def _show_runs() -> None:
 
 
 def _stored(run: runs.Run) -> Config:
-    return _checked((run.folder / "launch.yaml").read_text(encoding="utf-8"))
+    return load(run.folder / "launch.yaml")
 
 
 def render() -> None:

@@ -7,7 +7,7 @@ predictions = model.predict("Some text.")
 predictions.bits_per_byte
 """
 
-from fusion_core.models._load import SAMPLE_MODELS, load_model
+from fusion_core.models._load import SAMPLE_MODELS, load_model, require_torch
 from fusion_core.models._model import Model
 
-__all__ = ["SAMPLE_MODELS", "Model", "load_model"]
+__all__ = ["SAMPLE_MODELS", "Model", "load_model", "require_torch"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,12 @@ from fusion_core.tokenizers import SAMPLES, Tokenizer, load_tokenizer
 from fusion_core.workspace import digest, workspace
 
 SAMPLE_MODELS = ("smollm2-135m", "gemma-3-270m")
+
+
+def require_torch() -> None:
+    """Raises `ModelError`, which says what to install, where torch is missing."""
+    if find_spec("torch") is None:
+        raise ModelError("running models needs torch: make samples (or: pip install 'fusescope[models]')")
 
 
 def load_model(
@@ -32,11 +39,10 @@ def load_model(
         TokenizerError: its tokenizer cannot be loaded.
     """
     label = str(name).strip()
-    try:
-        import torch
-        import transformers
-    except ImportError as error:
-        raise ModelError("running models needs torch: pip install 'fusescope[models]' (or: make samples)") from error
+    require_torch()
+    import torch
+    import transformers
+
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     kind = getattr(torch, dtype or ("bfloat16" if device.startswith("cuda") else "float32"), None)
     if not isinstance(kind, torch.dtype):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fusion_core.distributions import TopK
 from fusion_core.errors import ModelError
@@ -19,6 +20,16 @@ from fusion_core.transfer import Predictions
 WINDOW = 1024
 # Tokens of one forward pass, padding included; the logits take this times the vocabulary.
 BATCH_TOKENS = 2048
+
+
+@dataclass(frozen=True)
+class Scored:
+    """How a model predicts a text of n tokens: nats float64[n - 1] of tokens 1 to n - 1 under the full softmax, and
+    bool[n - 1], whether each was the most probable."""
+
+    encoding: Encoding
+    nll: NDArray[np.float64]
+    correct: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -71,30 +82,61 @@ class Model:
             ModelError: memory does not suffice.
             DistributionError: the logits hold NaN.
         """
+        encodings = [self._encoded(text) for text in texts]
+        parts: list[list[TopK]] = [[] for _ in texts]
+        for text, _, logits in self._logits(encodings, progress):
+            parts[text].append(TopK.from_logits(logits, top_k, size=self.tokenizer.size))
+        size, has_start = self._size(top_k), self.start is not None
+        return [
+            Predictions(encoding, _stack(rows, size, has_start), has_start, self.name)
+            for encoding, rows in zip(encodings, parts, strict=True)
+        ]
+
+    def score(self, texts: Sequence[str | Encoding], *, progress: Progress | None = None) -> list[Scored]:
+        """How each text's tokens after its first are predicted. No distributions are kept, so that memory does not grow
+        with the texts; `progress` and errors as for `predict_all`."""
         import torch
 
-        encodings = [self.tokenizer.encode(text) if isinstance(text, str) else text for text in texts]
+        encodings = [self._encoded(text) for text in texts]
+        nll = [np.zeros(max(0, len(encoding) - 1)) for encoding in encodings]
+        correct = [np.zeros(len(values), dtype=np.bool_) for values in nll]
+        lead = 0 if self.start is None else 1
+        for text, begin, logits in self._logits(encodings, progress):
+            # Row r is read at place begin + r and predicts token begin + r + 1 - lead; token 0 is not scored.
+            first = max(0, lead - begin)
+            gold = encodings[text].ids[begin + first + 1 - lead : begin + len(logits) + 1 - lead]
+            if not len(gold):
+                continue
+            rows = logits[first : first + len(gold)].float()
+            chosen = torch.from_numpy(gold.astype(np.int64)).to(rows.device)
+            nats = torch.logsumexp(rows, dim=1) - rows.gather(1, chosen[:, None])[:, 0]
+            place = slice(begin + first - lead, begin + first - lead + len(gold))
+            nll[text][place] = nats.cpu().numpy()
+            correct[text][place] = (rows[:, : self.tokenizer.size].argmax(dim=1) == chosen).cpu().numpy()
+        return [Scored(*one) for one in zip(encodings, nll, correct, strict=True)]
+
+    def _encoded(self, text: str | Encoding) -> Encoding:
+        return self.tokenizer.encode(text) if isinstance(text, str) else text
+
+    def _logits(self, encodings: Sequence[Encoding], progress: Progress | None) -> Iterator[tuple[int, int, Any]]:
+        """Text, place of its first row (the start token counts) and logits [rows, V], window by window; those of one
+        text in order."""
+        import torch
+
         lead = [] if self.start is None else [self.start]
         ids = [[*lead, *encoding.ids.tolist()] for encoding in encodings]
-        parts: list[list[TopK]] = [[] for _ in texts]
         done, total = 0, sum(map(len, ids))
         try:
             for batch in _batches(sorted(self._windows(ids), key=lambda w: w.begin - w.end)):
                 logits = self._read([ids[w.text][w.begin : w.end] for w in batch])
                 for row, w in zip(logits, batch, strict=True):
-                    kept = row[w.done - w.begin : w.end - w.begin]
-                    parts[w.text].append(TopK.from_logits(kept, top_k, size=self.tokenizer.size))
+                    yield w.text, w.done, row[w.done - w.begin : w.end - w.begin]
                     done += w.end - w.done
-                del logits
+                del logits, row
                 if progress is not None:
                     progress(done, total)
         except torch.OutOfMemoryError as error:
             raise ModelError(f"{self.name!r} ran out of memory on this text; use top_k, or device='cpu'") from error
-        size, has_start = self._size(top_k), self.start is not None
-        return [
-            Predictions(encoding, _stack(rows, size, has_start), bool(lead), self.name)
-            for encoding, rows in zip(encodings, parts, strict=True)
-        ]
 
     def _windows(self, ids: list[list[int]]) -> Iterator[_Window]:
         for text, tokens in enumerate(ids):

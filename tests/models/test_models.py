@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,24 @@ def test_a_batch_predicts_what_each_text_alone_predicts(pair: tuple[Model, Model
         alone = model.predict(text, top_k=3)
         assert together.encoding.text == text and together.top.logprobs.shape == alone.top.logprobs.shape
         assert together.top.logprobs == pytest.approx(alone.top.logprobs, abs=1e-4)
+
+
+def test_scores_are_those_of_the_predictions_whatever_the_length(pair: tuple[Model, Model]) -> None:
+    texts = [" ".join([TEXT] * 8), "", "the fox", "a", TEXT]
+    started = replace(pair[1], tokenizer=replace(pair[1].tokenizer, adds_bos=True))
+    for model in (*pair, started):
+        for scored, text in zip(model.score(texts), texts, strict=True):
+            found = model.predict(text)
+            assert scored.nll == pytest.approx(found.nll, abs=1e-4) and len(scored.nll) == len(scored.correct)
+            best = found.top.rows(slice(1, -1)).best()
+            assert scored.correct.tolist() == (best == found.encoding.ids[1:]).tolist()
+    assert started.start is not None and pair[0].start is None
+
+
+def test_without_torch_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fusion_core.models._load.find_spec", lambda name: None)
+    with pytest.raises(ModelError, match="make samples"):
+        load_model("smollm2-135m")
 
 
 def test_an_empty_text_has_no_predictions_to_judge(pair: tuple[Model, Model]) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fusion_core import Tokenizer
 from fusion_core.compat.fusellm import transform_step_logits
 from fusion_core.errors import DistributionError
-from fusion_core.fusion import cross_entropy, fuse, token_cross_entropies
+from fusion_core.fusion import cross_entropies, cross_entropy, fuse
 from fusion_core.mapping import map_vocabulary
 from fusion_core.transfer import Predictions, Transfer, TransferIndex, transfer
 from training.stages.records import DOCUMENTS, as_lists, predictions_of
@@ -141,7 +141,7 @@ def merge(
     for n in range(batch.num_rows):
         at = [one[n] for one in transfers]
         gold = tokens[n].values.to_numpy()[1:]
-        ce: Any = [c[n] for c in ces] if level == "sequence" else [token_cross_entropies(one, gold) for one in at]
+        ce = cross_entropies(level, [float(c[n]) for c in ces], at, gold)
         fused.append(fuse(at, rule, ce, temperature=temperature))
     return _rows(parts[0], fused, np.min(ces, axis=0).tolist(), top_k)
 

@@ -1,0 +1,1 @@
+"""The commands of `fusescope` by subject; `training.cli` puts them together."""

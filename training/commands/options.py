@@ -1,0 +1,42 @@
+"""Arguments that several commands take, and how a mistake in them is told."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from training.console import Format
+from training.corpus import read_text
+
+_NAMES = "A sample's name, a hub id, a folder or a file; see 'fusescope tokenizers'."
+Source = Annotated[str, typer.Argument(help=f"The source tokenizer. {_NAMES}", show_default=False)]
+Target = Annotated[str, typer.Argument(help="The target tokenizer, named the same way.", show_default=False)]
+OutputFormat = Annotated[Format, typer.Option("--format", help="A table for people or JSON for programs.")]
+Files = Annotated[
+    list[Path] | None,
+    typer.Option("--file", "-f", help="A UTF-8 text file; may be repeated.", show_default=False),
+]
+
+
+def fail(reason: str) -> NoReturn:
+    """One line on stderr and exit code 2: a mistake of the user's."""
+    typer.echo(f"fusescope: {' '.join(reason.split())}", err=True)
+    raise typer.Exit(2)
+
+
+def read_texts(text: str | None, files: list[Path] | None) -> str:
+    """The text that --text, --file or a pipe gives; exactly one of them."""
+    if text is not None and files:
+        fail("give --text or --file, not both")
+    if text is not None:
+        return text
+    if files:
+        return "".join(read_text(path) for path in files)
+    if not sys.stdin.isatty():
+        data = sys.stdin.buffer.read()
+        if data:
+            return data.decode("utf-8", "replace")
+    fail("no text: give --text, --file, or pipe one in")

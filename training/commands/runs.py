@@ -1,0 +1,110 @@
+"""Training: `config`, `train`, `evaluate`."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from training.commands.options import OutputFormat, fail
+from training.console import Format, print_frame, print_json, progress
+
+ConfigFile = Annotated[Path, typer.Argument(help="The YAML file; 'fusescope config --example' prints one.")]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Change a field of the config, such as loss.lam=0.5; may be repeated.", metavar="A.B=C"),
+]
+
+
+def config(
+    example: Annotated[bool, typer.Option("--example", help="Print a config with comments.")] = False,
+    check: Annotated[
+        Path | None, typer.Option(help="Say what is wrong with a config, or print it in full.", show_default=False)
+    ] = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema, for editors.")] = False,
+    changes: Changes = None,
+) -> None:
+    """Write and check the file that says what to train on what."""
+    from training.config import EXAMPLE, dump, json_schema, load
+
+    if [example, check is not None, schema].count(True) != 1:
+        fail("say one of --example, --check FILE and --schema")
+    if example:
+        typer.echo(EXAMPLE, nl=False)
+    elif schema:
+        print_json(json_schema())
+    elif check is not None:
+        typer.echo(dump(load(check, changes or ())), nl=False)
+
+
+def train(
+    config: ConfigFile,
+    changes: Changes = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    data_only: Annotated[bool, typer.Option("--data-only", help="Make the distributions, and stop.")] = False,
+) -> None:
+    """Train the target on a corpus and on what its sources say about it.
+
+    The stages teach, transfer, fuse and pack run first, each only where it is missing. The results go into the run's
+    folder: config, versions, metrics.jsonl, checkpoints, run.json, and the model. SIGTERM saves and stops.
+    """
+    from fusion_core.models import require_torch
+    from training.config import load
+
+    chosen = load(config, changes or ())
+
+    def say(line: str) -> None:
+        typer.echo(line, err=True)
+
+    if data_only:
+        from training.data import prepare, split_corpus
+
+        typer.echo(str(prepare(chosen, split_corpus(chosen).train, say)))
+        return
+    require_torch()
+    from training.train import train as run
+
+    with redirect_stdout(sys.stderr):  # the Trainer prints its figures; stdout is for the result
+        result = run(chosen, resume=resume, say=say)
+    print_json(result)
+
+
+def evaluate(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs; the first is what others differ from.")],
+    split: Annotated[str, typer.Option(help="train, validation or held_out.")] = "held_out",
+    before: Annotated[bool, typer.Option(help="Begin with the first run's target as it was before training.")] = False,
+    output: OutputFormat = Format.table,
+) -> None:
+    """Bits per byte of trained models on documents that they have not seen, by domain, side by side.
+
+    Intervals of 95 % are over documents; differences are paired to the first model, and below 0 is better.
+    """
+    from fusion_core import load_tokenizer
+    from fusion_core.models import load_model
+    from training.config import load
+    from training.data import SPLITS, split_corpus
+    from training.evaluate import score, table
+
+    if split not in SPLITS:
+        fail(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
+    for run in runs:
+        if not (run / "run.json").is_file():
+            fail(f"{run} is no finished run: there is no run.json in it")
+    chosen = load(runs[0] / "config.yaml", training=False)
+    texts = getattr(split_corpus(chosen), split)
+    if not texts:
+        fail(f"the split {split!r} is empty; see corpus.{split} in the config")
+    scores = {}
+    tokenizer = load_tokenizer(chosen.target)
+    for label in [*([chosen.target] if before else []), *map(str, runs)]:
+        with progress(f"{label} reads {len(texts)} documents") as update:
+            name = chosen.target if label == chosen.target else str(Path(label) / "model")
+            scores[label] = score(load_model(name, tokenizer=tokenizer), texts, update)
+    frame = table(scores)
+    if output is Format.json:
+        print_json(frame.to_dict("records"))
+        return
+    print_frame(f"{split}, {len(texts)} documents: bits per byte", frame)
