@@ -97,7 +97,7 @@ def _teach(config: Config, name: str, folder: Path, batches: list[pa.RecordBatch
     chosen = teach.settings(model, config.teach.top_k)
     with progress(f"{name} reads {sum(batch.num_rows for batch in batches)} documents") as update:
         made = run_stage(
-            folder, "teach", chosen, batches, lambda batch: teach.teach(batch, model, chosen["top_k"], update)
+            folder, "teach", chosen, batches, lambda batch: teach.teach(batch, model, chosen["top_k"], progress=update)
         )
     _tell(say, f"teach {name}", folder, made)
 

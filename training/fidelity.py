@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from fusion_core import Tokenizer, load_tokenizer
 from fusion_core.errors import TransferError
+from fusion_core.fidelity import divergence
 from fusion_core.models import Model, load_model
 from fusion_core.transfer import Predictions, Transfer, TransferIndex, build_index, marginal
 from training.console import progress
@@ -100,8 +101,12 @@ class Sampled:
     seconds: float
 
 
-def sample_marginal(setting: Setting, count: int, seed: int) -> Sampled:
-    """The gold standard at `count` random positions; raises `TransferError` for a short text or without a model."""
+def sample_marginal(setting: Setting, count: int, seed: int, passes: int | None = None) -> Sampled:
+    """The gold standard at `count` random positions, or what so many levels of `passes` reach of it.
+
+    Raises:
+        TransferError: the text is too short, or there is no model to ask.
+    """
     if setting.model is None:
         raise TransferError("marginal asks the source model, which taught shards cannot: name models and a text")
     source, own = setting.sources[0][0], setting.own[0]
@@ -110,6 +115,24 @@ def sample_marginal(setting: Setting, count: int, seed: int) -> Sampled:
         raise TransferError("the text is too short: it needs at least two tokens on both sides")
     positions = np.sort(np.random.default_rng(seed).choice(total, size=min(count, total), replace=False))
     start = time.perf_counter()
-    with progress("marginal") as update:
-        found = marginal(setting.model, source, own.encoding, setting.indices[0], positions, own=own, progress=update)
+    limit = {} if passes is None else {"passes": passes}
+    with progress("marginal" if passes is None else f"{passes} levels of passes") as update:
+        found = marginal(
+            setting.model, source, own.encoding, setting.indices[0], positions, own=own, progress=update, **limit
+        )
     return Sampled(found, positions, time.perf_counter() - start)
+
+
+@dataclass(frozen=True)
+class Price:
+    """What a number of passes reaches: mean KL from the marginal in nats, top-1 agreement, seconds."""
+
+    kl: float
+    agreement: float
+    seconds: float
+
+
+def compare(reference: Sampled, partly: Sequence[Sampled]) -> list[Price]:
+    """Each of `partly`, at the same positions, against `reference`."""
+    rows = np.arange(len(reference.positions))
+    return [Price(*divergence(reference.transfer, one.transfer, rows), one.seconds) for one in partly]

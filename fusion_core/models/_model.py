@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from fusion_core.distributions import TopK
 from fusion_core.errors import ModelError
 from fusion_core.mapping import Progress
+from fusion_core.models._selection import Selection
 from fusion_core.tokenizers import Encoding, Tokenizer
 from fusion_core.transfer import Predictions
 
@@ -20,6 +22,9 @@ from fusion_core.transfer import Predictions
 WINDOW = 1024
 # Tokens of one forward pass, padding included; the logits take this times the vocabulary.
 BATCH_TOKENS = 2048
+
+# Which entries of a distribution are kept.
+KEEP = ("text", "best")
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,10 @@ class Model:
         longest = getattr(self.network.config, "max_position_embeddings", None)
         return min(WINDOW, int(longest)) if longest else WINDOW
 
+    @cached_property
+    def _selection(self) -> Selection:
+        return Selection(self.tokenizer)
+
     def context_start(self, index: int) -> int:
         """Where the window begins in which the token at `index` (the start token counts) is read."""
         width = self.window
@@ -65,27 +74,44 @@ class Model:
         step = width - width // 2
         return width - width // 2 + (index - width) // step * step
 
-    def predict(self, text: str | Encoding, *, top_k: int = 0, progress: Progress | None = None) -> Predictions:
+    def predict(
+        self, text: str | Encoding, *, top_k: int = 0, keep: str = "text", progress: Progress | None = None
+    ) -> Predictions:
         """Next-token distributions at every position of `text`; as `predict_all` for one text."""
-        return self.predict_all([text], top_k=top_k, progress=progress)[0]
+        return self.predict_all([text], top_k=top_k, keep=keep, progress=progress)[0]
 
     def predict_all(
-        self, texts: Sequence[str | Encoding], *, top_k: int = 0, progress: Progress | None = None
+        self,
+        texts: Sequence[str | Encoding],
+        *,
+        top_k: int = 0,
+        keep: str = "text",
+        progress: Progress | None = None,
     ) -> list[Predictions]:
         """Next-token distributions at every position of several texts, read in batches of similar length.
 
         Args:
             top_k: entries to keep; 0 keeps the full softmax (n times the vocabulary in float32).
+            keep: which: `best`, the most probable; or `text`, half of them so and the others those that a transfer
+                along the text asks for (`Selection`).
             progress: called as `progress(done, total)` with tokens.
 
         Raises:
-            ModelError: memory does not suffice.
+            ModelError: memory does not suffice, or `keep` is neither.
             DistributionError: the logits hold NaN.
         """
+        if keep not in KEEP:
+            raise ModelError(f"keep must be one of {', '.join(KEEP)}, got {keep!r}")
         encodings = [self._encoded(text) for text in texts]
         parts: list[list[TopK]] = [[] for _ in texts]
-        for text, _, logits in self._logits(encodings, progress):
-            parts[text].append(TopK.from_logits(logits, top_k, size=self.tokenizer.size))
+        lead = 0 if self.start is None else 1
+        for text, place, logits in self._logits(encodings, progress):
+            if keep == "text" and top_k:
+                # The row read at a place predicts the token behind it; the start token counts as a place.
+                rows = self._selection.keep(logits, top_k, encodings[text], place + 1 - lead)
+            else:
+                rows = TopK.from_logits(logits, top_k, size=self.tokenizer.size)
+            parts[text].append(rows)
         size, has_start = self._size(top_k), self.start is not None
         return [
             Predictions(encoding, _stack(rows, size, has_start), has_start, self.name)

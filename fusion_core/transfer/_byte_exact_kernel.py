@@ -126,6 +126,21 @@ def _walk(buffer, offsets, low, high, depth, data, start, end):  # type: ignore[
 
 
 @njit(cache=True, nogil=True)
+def prefix_ranges(buffer, offsets, text, starts, depth):  # type: ignore[no-untyped-def]
+    """int64[n, depth, 2]: which of the sorted strings begin with the first 1, 2, ... bytes of the text from each start;
+    empty ranges from where none does."""
+    ranges = np.zeros((len(starts), depth, 2), np.int64)
+    for i in range(len(starts)):
+        low, high = np.int64(0), np.int64(len(offsets) - 1)
+        for d in range(min(depth, len(text) - starts[i])):
+            low, high = _narrow(buffer, offsets, low, high, d, text[starts[i] + d])
+            if low >= high:
+                break
+            ranges[i, d, 0], ranges[i, d, 1] = low, high
+    return ranges
+
+
+@njit(cache=True, nogil=True)
 def _book(scratch, ledger, target, mass, kind):  # type: ignore[no-untyped-def]
     """Give mass to a target id, or to nothing (-1), and enter it in the ledger."""
     if target < 0:

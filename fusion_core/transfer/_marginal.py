@@ -82,6 +82,7 @@ def marginal(
     positions: NDArray[np.integer[Any]],
     *,
     own: Predictions | None = None,
+    passes: int = _DEPTH,
     progress: Progress | None = None,
 ) -> Transfer:
     """The source's distributions at chosen target positions, every open entry resolved by forward passes of the source.
@@ -92,6 +93,7 @@ def marginal(
     Args:
         model: the source model that made `source`.
         positions: ascending target positions; the result has one row for each.
+        passes: levels at most, each a batch of forward passes: 1 asks only what comes after each open entry.
 
     Raises:
         TransferError: positions do not ascend or are out of range.
@@ -118,7 +120,17 @@ def marginal(
         if known:
             at_root = places.pending[i] == places.ends[i]
             _expand(
-                pair, cache, row, at_root, own_rows, i + 1 if own is not None else -1, scratch, book, found, weights
+                pair,
+                cache,
+                row,
+                at_root,
+                min(passes, _DEPTH),
+                own_rows,
+                i + 1 if own is not None else -1,
+                scratch,
+                book,
+                found,
+                weights,
             )
         else:
             book[:] = (0.0, 0.0, 0.0, 0.0, 1.0)
@@ -147,6 +159,7 @@ def _expand(
     cache: _Cache,
     row: int,
     at_root: bool,
+    passes: int,
     own: kernel.Rows,
     own_row: int,
     scratch: kernel.Scratch,
@@ -160,7 +173,7 @@ def _expand(
         """Take the entries put aside: the heavy ones with their paths; the others are shared out at once."""
         heavy = []
         for k in range(int(scratch.counts[1])):
-            if scratch.mass[k] > LEAST and len(path) < _DEPTH:
+            if scratch.mass[k] > LEAST and len(path) < passes:
                 heavy.append(((*path, int(scratch.entry[k])), float(scratch.mass[k]), scratch.state[k].copy()))
             else:
                 kernel.share(pair, k, at_root and not path, own, own_row, scratch, book, found, weights)

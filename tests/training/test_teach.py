@@ -109,7 +109,7 @@ def test_the_command_teaches_resumes_and_its_shards_measure_as_the_models(tmp_pa
     for n, kind in enumerate(("byte-bpe", "metaspace-bpe")):
         tiny.save_model(tmp_path / kind, kind, n)
     text = tmp_path / "text.txt"
-    text.write_text(TEXTS[3], encoding="utf-8")
+    text.write_text(TEXTS[4], encoding="utf-8")  # at TEXTS[3] both models are equally bad, and rounding decides
     for kind in ("byte-bpe", "metaspace-bpe"):
         arguments = ["teach", str(tmp_path / kind), "-f", str(text), "-o", str(tmp_path / f"t-{kind}"), "--top-k", "20"]
         first, again = fusescope(*arguments), fusescope(*arguments)

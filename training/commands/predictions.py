@@ -31,6 +31,13 @@ def teach(
         typer.Option(help="A corpus that is always there: stdlib-docstrings or stdlib-code.", show_default=False),
     ] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Entries kept of each distribution.")] = 64,
+    keep: Annotated[
+        str,
+        typer.Option(
+            help="Which: best, the most probable; or text, half of them so and the rest what a transfer along the text "
+            "asks for, the text's own tokens first."
+        ),
+    ] = "text",
     limit: Annotated[int, typer.Option(min=0, help="Documents to read at most; 0 for all.")] = 0,
     device: Annotated[
         str | None, typer.Option(help="cpu or cuda; CUDA where there is one by default.", show_default=False)
@@ -64,7 +71,7 @@ def teach(
             read += sum(len(text.as_py().encode()) for text in batch.column("text"))
             update(read, total)
 
-        outcome = stage.run(output, loaded, found, top_k, done=done)
+        outcome = stage.run(output, loaded, found, top_k, keep=keep, done=done)
     size = sum(path.stat().st_size for path in output.glob("*.parquet"))
     tokens = sum(len(batch.column("tokens").flatten()) for batch in read_shards(output, ["tokens"], check=False))
     typer.echo(
@@ -102,6 +109,15 @@ def fidelity(
         int,
         typer.Option(min=0, help="Compare with the exact marginal at so many random positions (extra forward passes)."),
     ] = 0,
+    passes: Annotated[
+        list[int] | None,
+        typer.Option(
+            min=1,
+            help="With --against-marginal: also what so many levels of forward passes reach, and their price; may be "
+            "repeated.",
+            show_default=False,
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the positions for --against-marginal.")] = 0,
     output: OutputFormat = Format.table,
 ) -> None:
@@ -114,7 +130,7 @@ def fidelity(
     from fusion_core.fidelity import fidelity as measure
     from fusion_core.fidelity import fused_fidelity
     from fusion_core.transfer import LEDGER, METHODS
-    from training.fidelity import prepare, sample_marginal
+    from training.fidelity import compare, prepare, sample_marginal
 
     chosen = method or list(METHODS)
     unknown = [name for name in chosen if name not in METHODS]
@@ -123,7 +139,10 @@ def fidelity(
     content = None if is_shards(Path(source)) and text is None and not file else read_texts(text, file)
     names = [source, *(also or [])]
     setting = prepare(names, target, content, top_k)
+    if passes and not against_marginal:
+        fail("--passes is a comparison: say at how many positions with --against-marginal")
     reference = sample_marginal(setting, against_marginal, seed) if against_marginal else None
+    partly = [sample_marginal(setting, against_marginal, seed, levels) for levels in passes or []]
     with progress("measuring") as update:
         found = measure(
             setting.sources[0],
@@ -140,6 +159,10 @@ def fidelity(
         if also:
             value["sources"] = [{"name": n, "bpb": bpb} for n, bpb in zip(names, singles, strict=True)]
             value["fused"] = [asdict(row) for row in fused]
+        if reference and partly:
+            value["passes"] = [
+                {"passes": n, **asdict(row)} for n, row in zip(passes or [], compare(reference, partly), strict=True)
+            ]
         print_json(value)
         return
     frame = found.to_frame().rename(columns={"name": "method"})
@@ -148,7 +171,11 @@ def fidelity(
     print_frame("Where the probability went", frame[["method", *LEDGER]].round(4))
     if reference:
         renamed = frame.rename(columns={"kl": "KL, nats", "agreement": "same top-1"})
-        print_frame("Against the marginal", renamed[["method", "KL, nats", "same top-1"]])
+        shown = renamed[["method", "KL, nats", "same top-1", "seconds"]].values.tolist()
+        for levels, row in zip(passes or [], compare(reference, partly), strict=True):
+            name = f"marginal, {levels} level{'s' * (levels > 1)} of passes"
+            shown.append([name, row.kl, row.agreement, row.seconds])
+        print_table("Against the marginal", ["method", "KL, nats", "same top-1", "seconds"], shown)
     if also:
         rows = [[name, "", bpb, "", ""] for name, bpb in zip(names, singles, strict=True)]
         rows += [

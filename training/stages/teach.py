@@ -46,10 +46,14 @@ def _batch(held: list[Document]) -> pa.RecordBatch:
 
 
 def teach(
-    batch: pa.RecordBatch, model: Model, top_k: int, progress: Callable[[int, int], None] | None = None
+    batch: pa.RecordBatch,
+    model: Model,
+    top_k: int,
+    keep: str = "text",
+    progress: Callable[[int, int], None] | None = None,
 ) -> pa.RecordBatch:
-    """The stage itself: `DOCUMENTS` in, `TAUGHT` out."""
-    found = model.predict_all(batch.column("text").to_pylist(), top_k=top_k, progress=progress)
+    """The stage itself: `DOCUMENTS` in, `TAUGHT` out; `keep` as for `Model.predict_all`."""
+    found = model.predict_all(batch.column("text").to_pylist(), top_k=top_k, keep=keep, progress=progress)
     lists: dict[str, list[Any]] = {"tokens": [], "ids": [], "steps": []}
     for one in found:
         top = one.top.rows(slice(0 if one.has_start else 1, None))
@@ -61,7 +65,7 @@ def teach(
     return pa.RecordBatch.from_arrays(columns, schema=TAUGHT)
 
 
-def settings(model: Model, top_k: int) -> dict[str, Any]:
+def settings(model: Model, top_k: int, keep: str = "text") -> dict[str, Any]:
     """What decides the shards besides the documents."""
     network = model.network
     width = int(network.get_output_embeddings().weight.shape[0])
@@ -69,6 +73,7 @@ def settings(model: Model, top_k: int) -> dict[str, Any]:
         "model": model.name,
         "tokenizer": model.tokenizer.fingerprint,
         "top_k": min(top_k, model.tokenizer.size, width),
+        "keep": keep,
         "width": width,
         "has_start": model.start is not None,
         "dtype": str(network.dtype).removeprefix("torch."),
@@ -82,15 +87,21 @@ def run(
     documents: Iterable[Document],
     top_k: int,
     *,
+    keep: str = "text",
     done: Callable[[pa.RecordBatch, bool], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Outcome:
     """Teach a whole corpus into `folder`; see `run_stage`."""
     if top_k < 1:
         raise DistributionError("taught shards keep a number of entries: top_k must be 1 or more")
-    chosen = settings(model, top_k)
+    chosen = settings(model, top_k, keep)
     return run_stage(
-        folder, "teach", chosen, batches(documents), lambda b: teach(b, model, chosen["top_k"], progress), done=done
+        folder,
+        "teach",
+        chosen,
+        batches(documents),
+        lambda b: teach(b, model, chosen["top_k"], keep, progress),
+        done=done,
     )
 
 
