@@ -38,7 +38,7 @@ $(VENV)/.app: $(INPUTS) | $(BIN)/python
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.app
-	$(PIP) --editable '.[samples,models,lora,dev]'
+	$(PIP) --editable '.[samples,models,lora,tensorboard,hub,ray,dev]'
 	@touch $@
 
 $(VENV)/.models: $(VENV)/.app

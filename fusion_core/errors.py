@@ -41,3 +41,7 @@ class ConfigError(FusionError):
 
 class TrainingError(FusionError):
     """A run cannot start or go on."""
+
+
+class DivergedError(TrainingError):
+    """The loss became NaN, or grew beyond all bounds."""

@@ -103,6 +103,7 @@ def fusion_loss(
     mask: Tensor | None = None,
     temperature: float = 1.0,
     chunk: int = 512,
+    counts: tuple[Any, Any] | None = None,
 ) -> FusionLoss:
     """The loss of n positions.
 
@@ -116,6 +117,8 @@ def fusion_loss(
             gold next token) or `target` (its own distribution: no divergence, but it counts in the mean).
         mask: bool[n], positions that count at all: neither padding nor prompt. All by default.
         temperature: divides the logits for D alone; P is taken as it is.
+        counts: what the two sums are divided by, where these n positions are only a part of a step: the positions of
+            all parts that are counted, and that are compared. By default those found here.
         chunk: positions that are worked on at a time. Beside `logits` and their gradient, no [n, V] tensor is made.
 
     Raises:
@@ -147,7 +150,8 @@ def fusion_loss(
     active = counted & target.covered if fallback != "gold" else counted
     positions, comparisons = int(counted.sum()), int(compared.sum())
     clm, distance = _Losses.apply(logits, gold, ids, probs, counted, active, divergence, temperature, chunk)
-    clm, distance = clm / max(1, positions), distance / max(1, comparisons)
+    by_clm, by_distance = counts or (positions, comparisons)
+    clm, distance = clm / max(1, by_clm), distance / max(1, by_distance)
     return FusionLoss(lam * clm + (1 - lam) * distance, clm.detach(), distance.detach(), positions, comparisons)
 
 

@@ -34,7 +34,7 @@ cli = typer.Typer(
 
 for command in (
     vocabularies.tokenizers, vocabularies.align, predictions.teach, predictions.fidelity, runs.config, runs.train,
-    runs.evaluate, predictions.samples,
+    runs.sweep, runs.evaluate, predictions.samples,
 ):  # fmt: skip
     cli.command()(command)
 cli.command("map")(vocabularies.map_)

@@ -48,11 +48,21 @@ class Source(_Section):
         return _one_of(value, (*METHODS, *PUBLISHED))
 
 
+class HubSection(_Section):
+    """A data set of the Hugging Face hub, streamed (needs the extra 'hub')."""
+
+    name: str = Field(description="Such as wikimedia/wikipedia, or a folder in that form.")
+    subset: str | None = Field(None, description="Of a data set that has several, such as 20231101.sw.")
+    split: str = Field("train", description="The data set's own split to read.")
+    column: str = Field("text", description="The column that holds the texts.")
+
+
 class CorpusSection(_Section):
     """Texts, and which of them are kept apart."""
 
     name: str | None = Field(None, description=f"A corpus that is always there: {', '.join(CORPORA)}.")
     files: list[Path] = Field([], description="Text files, or .jsonl or .parquet with a column 'text'.")
+    hub: HubSection | None = Field(None, description="A data set of the Hugging Face hub.")
     limit: int = Field(0, ge=0, description="Documents to read at most; 0 for all.")
     split: Literal["hash", "order"] = Field(
         "hash",
@@ -111,11 +121,25 @@ class Config(_Section):
     teach: TeachSection = Field(TeachSection(), description="How the models are asked.")
     fusion: FusionSection = Field(FusionSection(), description="How several sources become one.")
     loss: LossSection = Field(LossSection(), description="L = lam * CLM + (1 - lam) * D.")
+    packing: bool = Field(
+        False,
+        description="Lay the documents of a batch one behind the other instead of padding; each is read for itself.",
+    )
+    online: bool = Field(
+        False, description="Ask the models during training and keep nothing on disk; all must fit into memory at once."
+    )
     max_length: int = Field(512, ge=8, description="Tokens of a training example; longer documents are cut.")
     training: dict[str, Any] = Field(
         {}, description="Arguments of the transformers Trainer by their names, such as learning_rate."
     )
+    patience: int = Field(
+        0, ge=0, description="Stop after so many evaluations without a better one; 0 never. Keeps the best checkpoint."
+    )
     lora: LoraSection | None = Field(None, description="Train adapters instead of all weights.")
+    data: Path | None = Field(
+        None,
+        description="Where distributions are kept, by default data/ in output; runs that name one folder share them.",
+    )
     output: Path = Field(description="The run's folder: data, checkpoints, metrics, the trained model.")
 
 
@@ -142,8 +166,8 @@ def parse(value: Any, origin: str = "the config", *, training: bool = True) -> C
         config = Config.model_validate(value)
     except ValidationError as error:
         raise ConfigError(f"{origin}: {'; '.join(_complaints(error))}") from None
-    if config.corpus.name is None and not config.corpus.files:
-        raise ConfigError(f"{origin}: corpus: give a name ({', '.join(CORPORA)}) or files")
+    if config.corpus.name is None and not config.corpus.files and config.corpus.hub is None:
+        raise ConfigError(f"{origin}: corpus: give a name ({', '.join(CORPORA)}), files or a hub data set")
     if config.corpus.validation + config.corpus.held_out >= 1:
         raise ConfigError(f"{origin}: corpus: validation and held_out leave nothing to train on")
     if training and config.training:
@@ -172,7 +196,13 @@ def _fields_at(path: Sequence[int | str]) -> list[str]:
     for part in path:
         if isinstance(part, int):
             continue
-        kinds = {"sources": Source, "corpus": CorpusSection, "teach": TeachSection, "fusion": FusionSection}
+        kinds = {
+            "sources": Source,
+            "corpus": CorpusSection,
+            "hub": HubSection,
+            "teach": TeachSection,
+            "fusion": FusionSection,
+        }
         section = {**kinds, "loss": LossSection, "lora": LoraSection}.get(part, section)
     return list(section.model_fields)
 
@@ -241,7 +271,7 @@ sources:
   - model: gemma-3-270m
     method: byte-exact          # or boundary-hard, ot, fusellm-hard, published-hard ...
 corpus:
-  name: stdlib-docstrings       # or files: [texts.jsonl, more.txt]
+  name: stdlib-docstrings       # or files: [texts.jsonl, more.txt], or hub: {name: wikimedia/wikipedia}
   limit: 8                      # documents; 0 for all
   split: order                  # the last documents are kept apart; or hash: by their names, for large corpora
   validation: 0.1
@@ -264,5 +294,6 @@ training:                       # arguments of the transformers Trainer, by thei
   logging_steps: 5
   seed: 0
 # lora: {r: 16, alpha: 32}      # train adapters instead of all weights
+# data: runs/data               # where distributions are kept, to be shared by several runs
 output: runs/docstrings
 """

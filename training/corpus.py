@@ -150,19 +150,54 @@ def _parts(document: Document) -> Iterator[Document]:
         yield Document(name, document.domain, data[begin:].decode("utf-8", "surrogatepass"))
 
 
-def documents(corpus: str | None = None, files: Sequence[Path] = ()) -> Iterator[Document]:
-    """All documents of a named corpus and of `files`, empty ones left out and long ones in parts of `PART_BYTES`.
+def from_hub(name: str, subset: str | None, split: str, column: str) -> Iterator[Document]:
+    """The rows of a data set of the Hugging Face hub (or of a folder in its form), streamed.
+
+    Raises:
+        TextError: `datasets` is not installed, the data set cannot be read, or a row has no text.
+    """
+    try:
+        import datasets
+    except ImportError as error:
+        raise TextError("hub data sets need a library: pip install 'fusescope[hub]'") from error
+    try:
+        rows = datasets.load_dataset(name, subset, split=split, streaming=True)
+        for number, row in enumerate(rows):
+            text = row.get(column)
+            if not isinstance(text, str):
+                raise TextError(
+                    f"{name}, row {number}: no column {column!r} that holds a text; it has {', '.join(row)}"
+                )
+            yield Document(str(row.get("name") or f"{name}:{number}"), str(row.get("domain") or name), text)
+    except TextError:
+        raise
+    except Exception as error:  # whatever the hub's client and its readers raise
+        raise TextError(
+            f"cannot read the data set {name!r}: {str(error).strip()[:300] or type(error).__name__}"
+        ) from error
+
+
+def documents(
+    corpus: str | None = None,
+    files: Sequence[Path] = (),
+    hub: tuple[str, str | None, str, str] | None = None,
+) -> Iterator[Document]:
+    """All documents of a named corpus, of `files` and of a hub data set (the arguments of `from_hub`), empty ones left
+    out and long ones in parts of `PART_BYTES`.
 
     Raises:
         TextError: an unknown corpus, nothing named at all, or a file that cannot be read.
     """
     if corpus is not None and corpus not in CORPORA:
         raise TextError(f"unknown corpus {corpus!r}; choose one of {', '.join(CORPORA)}, or give files")
-    if corpus is None and not files:
+    if corpus is None and not files and hub is None:
         raise TextError(f"no texts: give --file, or --corpus with one of {', '.join(CORPORA)}")
     if corpus is not None:
         for document in CORPORA[corpus].read():
             yield from _parts(document)
     for path in files:
         for document in from_file(path):
+            yield from _parts(document)
+    if hub is not None:
+        for document in from_hub(*hub):
             yield from _parts(document)

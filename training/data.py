@@ -1,146 +1,257 @@
-"""From a config to the shards that training reads: teach, transfer, fuse, pack, each only where it is missing."""
+"""From a config to the examples that training reads: teach, transfer, fuse, pack, each only where it is missing."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
-from itertools import islice
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from fusion_core import load_tokenizer
-from fusion_core.errors import ConfigError
+from fusion_core import Tokenizer, load_tokenizer
+from fusion_core.errors import DistributionError
 from fusion_core.models import load_model
-from fusion_core.transfer import build_index
+from fusion_core.workspace import digest
 from training.config import Config
 from training.console import progress
-from training.corpus import Document, documents
-from training.shards import Outcome, read_manifest, read_shards, run_stage
-from training.stages import carry, examples, teach
+from training.engines import Engine, InProcess, Job
+from training.shards import Outcome, is_shards, read_manifest, read_shards, run_stage
+from training.splits import Documents
+from training.stages import carry, jobs, teach
 
-SPLITS = ("train", "validation", "held_out")
 # Called with a line about what is being done or was done.
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Splits:
-    """The documents of a corpus, kept apart."""
+class Step:
+    """One stage of a config, with all that it needs worked out only when it runs.
 
-    train: list[Document]
-    validation: list[Document]
-    held_out: list[Document]
+    Attributes:
+        title: what is told of it, such as `teach gemma-3-270m`.
+        stage: such as `teach`.
+        folder: of its shards.
+        settings: what decides its shards besides the input; of what comes before it, the manifests are read.
+        known: the same where it can be known before anything has run, else None.
+        inputs: what it works on.
+        job: what it does; with a progress callback where it is long.
+    """
 
+    title: str
+    stage: str
+    folder: Path
+    settings: Callable[[], Mapping[str, Any]]
+    known: Callable[[], Mapping[str, Any] | None]
+    inputs: Callable[[], Iterator[pa.RecordBatch]]
+    job: Callable[[Callable[[int, int], None] | None], Job]
 
-def split_corpus(config: Config) -> Splits:
-    """All documents of the config's corpus by split; raises `ConfigError` where none is left to train on."""
-    corpus = config.corpus
-    found: Iterable[Document] = documents(corpus.name, corpus.files)
-    if corpus.paragraphs:
-        found = _paragraphs(found)
-    chosen = list(islice(found, corpus.limit or None))
-    parts: dict[str, list[Document]] = {name: [] for name in SPLITS}
-    by_domain: dict[str, list[Document]] = {}
-    for document in chosen:
-        by_domain.setdefault(document.domain, []).append(document)
-    for group in by_domain.values():
-        for n, document in enumerate(group):
-            # A document in parts (`name#2`) goes where its name goes.
-            key = hashlib.sha256(document.name.split("#")[0].encode("utf-8", "surrogatepass")).digest()
-            at = n / len(group) if corpus.split == "order" else int.from_bytes(key[:8], "big") / 2**64
-            train = 1 - corpus.validation - corpus.held_out
-            parts["train" if at < train else "validation" if at < train + corpus.validation else "held_out"].append(
-                document
-            )
-    if not parts["train"]:
-        raise ConfigError(f"none of the {len(chosen)} documents is left to train on; raise corpus.limit or the split")
-    return Splits(**parts)
-
-
-def _paragraphs(found: Iterable[Document]) -> Iterator[Document]:
-    for document in found:
-        pieces = [piece.strip() for piece in document.text.splitlines() if piece.strip()]
-        for n, piece in enumerate(pieces):
-            yield replace(document, name=f"{document.name}:{n}", text=piece)
+    @property
+    def cached(self) -> bool:
+        """Whether a run would find all of its shards, as far as manifests tell; the stages before it count for
+        themselves, and checksums are only compared when it runs."""
+        try:
+            manifest = read_manifest(self.folder)
+            settings = self.known()
+        except DistributionError:
+            return False
+        same = settings is not None and json.loads(json.dumps(dict(settings))) == manifest.settings
+        return same and manifest.complete and all((self.folder / s.name).is_file() for s in manifest.shards)
 
 
-def prepare(config: Config, train: list[Document], say: Say) -> Path:
-    """The folder of training examples, made by whatever stages are missing."""
-    root = config.output / "data"
-    batches = list(teach.batches(train))
-    target = load_tokenizer(config.target)
-    if not config.sources:
-        made = run_stage(
-            root / "plain", "plain", {"tokenizer": target.fingerprint}, batches, lambda b: examples.plain(b, target)
-        )
-        _tell(say, "plain", root / "plain", made)
-        last = root / "plain"
+def plan(config: Config, train: Documents) -> list[Step]:
+    """The steps from documents to examples, in their order; the last one's folder holds the examples."""
+    root = config.data or config.output / "data"
+    corpus = digest(config.corpus.model_dump_json(exclude={"limit"}))
+
+    def folder(stage: str, label: str, *parts: Any) -> Path:
+        slug = re.sub(r"[^A-Za-z0-9.-]+", "-", label)[-40:].strip("-.")
+        key = digest(stage, label, corpus, json.dumps(parts, default=str))[:8]
+        return root / f"{stage}{'-' * bool(slug)}{slug}-{key}"
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        return teach.batches(train)
+
+    if config.sources:
+        steps = _distributions(config, batches, folder)
     else:
-        last = _distributions(config, batches, say)
-    folder = root / "examples"
-    settings = {"max_length": config.max_length, "from": read_manifest(last).settings}
-    made = run_stage(folder, "pack", settings, read_shards(last), lambda b: examples.pack(b, config.max_length))
-    _tell(say, "pack", folder, made)
-    return folder
+        name = config.target
+        settings = _once(lambda: {"tokenizer": load_tokenizer(name).fingerprint})
+        steps = [
+            Step(
+                "plain",
+                "plain",
+                folder("plain", name),
+                settings,
+                settings,
+                batches,
+                lambda _: jobs.Plain(name),
+            )
+        ]
+    last = steps[-1]
+    packed = _upstream({"from": last.folder}, {"max_length": config.max_length})
+    at = folder("examples", last.folder.name, config.max_length)
+    pack = jobs.Pack(config.max_length)
+    return [*steps, Step("pack", "pack", at, packed, packed, lambda: read_shards(last.folder), lambda _: pack)]
 
 
-def _tell(say: Say, stage: str, folder: Path, outcome: Outcome) -> None:
-    say(f"{stage}: {outcome.made} shards made, {outcome.kept} kept, {outcome.rows:,} rows in {folder}")
+def _once(make: Callable[[], Mapping[str, Any]]) -> Callable[[], Mapping[str, Any]]:
+    held: list[Mapping[str, Any]] = []
+
+    def settings() -> Mapping[str, Any]:
+        if not held:
+            held.append(make())
+        return held[0]
+
+    return settings
 
 
-def _teach(config: Config, name: str, folder: Path, batches: list[pa.RecordBatch], say: Say) -> None:
-    """One model's shards; the model is gone when this returns, before the next one needs its memory."""
-    model = load_model(name, device=config.teach.device, dtype=config.teach.dtype)
-    chosen = teach.settings(model, config.teach.top_k)
-    with progress(f"{name} reads {sum(batch.num_rows for batch in batches)} documents") as update:
-        made = run_stage(
-            folder, "teach", chosen, batches, lambda batch: teach.teach(batch, model, chosen["top_k"], progress=update)
-        )
-    _tell(say, f"teach {name}", folder, made)
+def _upstream(folders: Mapping[str, Path], own: Mapping[str, Any]) -> Callable[[], Mapping[str, Any]]:
+    """Settings that hold those of what the stage reads."""
+    return lambda: {**{side: dict(read_manifest(path).settings) for side, path in folders.items()}, **own}
 
 
-def _distributions(config: Config, batches: list[pa.RecordBatch], say: Say) -> Path:
-    root, top_k = config.output / "data", config.teach.top_k
+def _distributions(
+    config: Config, batches: Callable[[], Iterator[pa.RecordBatch]], folder: Callable[..., Path]
+) -> list[Step]:
+    asked, top_k = config.teach, config.teach.top_k
     names = list(dict.fromkeys([config.target, *(source.model for source in config.sources)]))
-    folders = {name: root / f"teach-{n}" for n, name in enumerate(names)}
-    for name, folder in folders.items():
-        _teach(config, name, folder, batches, say)
+    folders = {name: folder("teach", name, asked.model_dump()) for name in names}
+    steps = [teaching(name, folders[name], batches, **asked.model_dump()) for name in names]
     carried = []
     wanted = [(source.model, source.method) for source in config.sources]
     if config.fusion.with_target:
         wanted.append((config.target, "byte-exact"))
-    tokenizers = {name: load_tokenizer(name) for name in names}
-    for n, (name, method) in enumerate(wanted):
+    for name, method in wanted:
         sides = {"source": folders[name], "target": folders[config.target]}
-        settings: dict[str, Any] = {side: dict(read_manifest(path).settings) for side, path in sides.items()}
-        index = build_index(tokenizers[name], tokenizers[config.target])
+        settings = _upstream(sides, {"method": method, "top_k": top_k})
+        at = folder("transfer", name, method, *map(str, sides.values()))
 
-        def work(batch: pa.RecordBatch, s: Any = settings, i: Any = index, m: str = method) -> pa.RecordBatch:
-            return carry.carry(batch, s, i, m, top_k)
+        def job(_: Any, name: str = name, sides: Mapping[str, Path] = sides, method: str = method) -> Job:
+            taught = {side: dict(read_manifest(path).settings) for side, path in sides.items()}
+            return jobs.Carry(name, config.target, taught, method, top_k)
 
-        folder = root / f"transfer-{n}"
-        made = run_stage(folder, "transfer", {**settings, "method": method, "top_k": top_k}, _joined(sides), work)
-        _tell(say, f"transfer {name} ({method})", folder, made)
-        carried.append(folder)
+        steps.append(
+            Step(f"transfer {name} ({method})", "transfer", at, settings, settings, _reader(sides), job),
+        )
+        carried.append(at)
     if len(carried) == 1:
-        return carried[0]
-    sides = {str(n): folder for n, folder in enumerate(carried)}
-    fusion, size = config.fusion, tokenizers[config.target].size
-    settings = {
-        "sources": [dict(read_manifest(folder).settings) for folder in carried],
-        **fusion.model_dump(exclude={"with_target"}),
-    }
-    made = run_stage(
-        root / "fused", "fuse", settings, _joined(sides),
-        lambda b: carry.merge(b, list(sides), size, fusion.rule, fusion.level, fusion.temperature, top_k),
-    )  # fmt: skip
-    _tell(say, f"fuse {len(carried)} ({fusion.rule}, {fusion.level})", root / "fused", made)
-    return root / "fused"
+        return steps
+    fusion = config.fusion
+    parts = {str(n): path for n, path in enumerate(carried)}
+    chosen = fusion.model_dump(exclude={"with_target"})
+    settings = _upstream(parts, chosen)
+    size = _once(lambda: {"size": load_tokenizer(config.target).size})
+
+    def merge(_: Any) -> Job:
+        return jobs.Merge(tuple(parts), size()["size"], fusion.rule, fusion.level, fusion.temperature, top_k)
+
+    at = folder("fused", fusion.rule, fusion.level, fusion.temperature, *map(str, carried))
+    title = f"fuse {len(carried)} ({fusion.rule}, {fusion.level})"
+    return [*steps, Step(title, "fuse", at, settings, settings, _reader(parts), merge)]
 
 
-def _joined(sides: dict[str, Path]) -> Iterator[pa.RecordBatch]:
-    for batches in zip(*(read_shards(folder) for folder in sides.values()), strict=True):
-        yield carry.join(dict(zip(sides, batches, strict=True)))
+def teaching(
+    name: str,
+    folder: Path,
+    batches: Callable[[], Iterator[pa.RecordBatch]],
+    *,
+    top_k: int,
+    device: str | None = None,
+    dtype: str | None = None,
+    keep: str = "text",
+) -> Step:
+    """The step in which the model `name` reads documents; arguments as for `Model.predict_all` and `load_model`."""
+
+    def known() -> Mapping[str, Any] | None:
+        return teach.known_settings(folder, name, load_tokenizer(name), top_k, device, dtype, keep)
+
+    def settings() -> Mapping[str, Any]:
+        # The model is loaded only where shards made with it are not there.
+        return known() or teach.settings(jobs.asked(name, device, dtype), top_k, keep)
+
+    def job(update: Callable[[int, int], None] | None) -> Job:
+        return jobs.Teach(name, int(settings()["top_k"]), device, dtype, keep, update)
+
+    return Step(f"teach {name}", "teach", folder, settings, known, batches, job)
+
+
+def _reader(sides: Mapping[str, Path]) -> Callable[[], Iterator[pa.RecordBatch]]:
+    def joined() -> Iterator[pa.RecordBatch]:
+        for batches in zip(*(read_shards(folder) for folder in sides.values()), strict=True):
+            yield carry.join(dict(zip(sides, batches, strict=True)))
+
+    return joined
+
+
+def prepare(config: Config, train: Documents, say: Say, engine: Engine | None = None) -> Path:
+    """The folder of training examples, made by whatever stages are missing."""
+    steps = plan(config, train)
+    for step in steps:
+        run(step, say, engine or InProcess())
+    return steps[-1].folder
+
+
+def run(step: Step, say: Say, engine: Engine) -> Outcome:
+    """One step, with a progress bar."""
+    with progress(step.title) as update:
+        seen = 0
+
+        def done(rows: int, made: bool) -> None:
+            nonlocal seen
+            seen += rows
+            update(seen, None)
+
+        # Within a process progress is by tokens; from other processes by whole shards.
+        inner = update if isinstance(engine, InProcess) and step.stage == "teach" else None
+        job = step.job(inner)
+        made = run_stage(
+            step.folder, step.stage, step.settings(), step.inputs(), job, engine=engine, done=None if inner else done
+        )
+    jobs.asked.cache_clear()  # the next model needs the memory
+    say(f"{step.title}: {made.made} shards made, {made.kept} kept, {made.rows:,} rows in {step.folder}")
+    return made
+
+
+def online_chain(config: Config) -> tuple[Job, Tokenizer]:
+    """All steps of a config as one function from documents to examples, and the target's tokenizer.
+
+    Its models stay loaded; what it gives is what `prepare` keeps on disk.
+    """
+    asked, target = config.teach, load_tokenizer(config.target)
+    if not config.sources:
+        plain, pack = jobs.Plain(config.target), jobs.Pack(config.max_length)
+        return (lambda batch: pack(plain(batch))), target
+    names = list(dict.fromkeys([config.target, *(source.model for source in config.sources)]))
+    models = {name: load_model(name, device=asked.device, dtype=asked.dtype) for name in names}
+    settings = {name: teach.settings(model, asked.top_k) for name, model in models.items()}
+    wanted = [(source.model, source.method) for source in config.sources]
+    if config.fusion.with_target:
+        wanted.append((config.target, "byte-exact"))
+    fusion = config.fusion
+    sides = tuple(str(n) for n in range(len(wanted)))
+    merge = jobs.Merge(sides, target.size, fusion.rule, fusion.level, fusion.temperature, asked.top_k)
+    pack = jobs.Pack(config.max_length)
+    carries = [
+        jobs.Carry(name, config.target, {"source": settings[name], "target": settings[config.target]}, way, asked.top_k)
+        for name, way in wanted
+    ]
+
+    def chain(batch: pa.RecordBatch) -> pa.RecordBatch:
+        taught = {name: teach.teach(batch, model, settings[name]["top_k"]) for name, model in models.items()}
+        own = taught[config.target]
+        carried = [
+            job(carry.join({"source": taught[name], "target": own}))
+            for job, (name, _) in zip(carries, wanted, strict=True)
+        ]
+        fused = carried[0] if len(carried) == 1 else merge(carry.join(dict(zip(sides, carried, strict=True))))
+        return pack(fused)
+
+    return chain, target
+
+
+def taught_folders(config: Config) -> list[Path]:
+    """The folders of a run's taught shards, the target's first; those that are there."""
+    return [s.folder for s in plan(config, Documents(config, "train")) if s.stage == "teach" and is_shards(s.folder)]

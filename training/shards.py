@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,16 +16,17 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock
 
 from fusion_core.errors import DistributionError
 from fusion_core.workspace import atomic_path, digest
+from training.engines import Engine, InProcess, Job
 
 FORMAT = "fusescope-shards"
 VERSION = 1
 MANIFEST = "manifest.json"
 
-# Process one shard's input; the result has one row per input row.
-Stage = Callable[[pa.RecordBatch], pa.RecordBatch]
+_LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -129,19 +131,50 @@ def run_stage(
     stage: str,
     settings: Mapping[str, Any],
     inputs: Iterable[pa.RecordBatch],
-    work: Stage,
+    job: Job,
     *,
-    done: Callable[[pa.RecordBatch, bool], None] | None = None,
+    engine: Engine | None = None,
+    done: Callable[[int, bool], None] | None = None,
 ) -> Outcome:
     """Turn every batch of `inputs` into a shard of `folder`; shards that are there already are kept.
 
+    Of two runs on one folder the second waits, and then finds what the first has made.
+
     Args:
         settings: what decides the result besides the input; other settings give other shards.
-        done: called with each input batch and whether its shard was made anew.
+        engine: where `job` runs, by default here.
+        done: called after each shard with its input's rows and whether it was made anew.
 
     Raises:
         DistributionError: the folder holds another stage's shards, or cannot be written.
     """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / _LOCK):
+            return _run_locked(folder, stage, settings, inputs, job, engine or InProcess(), done)
+    except OSError as error:
+        raise DistributionError(f"cannot write shards to {folder}: {error.strerror or error}") from error
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a batch of the input goes: the shard's name, the hash of the input, its rows, and the shard if there."""
+
+    name: str
+    source: str
+    rows: int
+    kept: Shard | None
+
+
+def _run_locked(
+    folder: Path,
+    stage: str,
+    settings: Mapping[str, Any],
+    inputs: Iterable[pa.RecordBatch],
+    job: Job,
+    engine: Engine,
+    done: Callable[[int, bool], None] | None,
+) -> Outcome:
     settings = json.loads(json.dumps(dict(settings)))
     known: dict[str, Shard] = {}
     if is_shards(folder):
@@ -149,43 +182,60 @@ def run_stage(
         if before.stage != stage:
             raise DistributionError(f"{folder} holds shards of the stage {before.stage!r}; give another folder")
         known = {shard.name: shard for shard in before.shards}
-    outcome, shards = Outcome(), []
+    outcome, shards = Outcome(), {}
     key = digest(stage, json.dumps(settings, sort_keys=True))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    waiting: deque[_Place] = deque()
+
+    def missing() -> Iterator[pa.RecordBatch]:
         for number, batch in enumerate(inputs):
             source = _input_hash(batch)
             name = f"{number:05d}-{digest(key, source)[:16]}.parquet"
-            path, found = folder / name, known.get(name)
+            found = known.get(name)
+            path = folder / name
             kept = found is not None and path.is_file() and _checksum(path) == found.sha256
-            if kept and found is not None:
-                shards.append(found)
-            else:
-                result = work(batch)
-                with atomic_path(path) as temporary:
-                    pq.write_table(
-                        pa.Table.from_batches([result]), temporary, compression="zstd", compression_level=9,
-                        dictionary_pagesize_limit=1 << 24,
-                    )  # fmt: skip
-                    checksum = _checksum(temporary)
-                shards.append(Shard(name, result.num_rows, checksum, source))
-                # Shards further on stay listed, so that they are found again.
-                later = [shard for name, shard in known.items() if name not in {s.name for s in shards}]
-                _write_manifest(folder, Manifest(stage, settings, (*shards, *later)))
-            outcome.made += not kept
-            outcome.kept += kept
-            outcome.rows += shards[-1].rows
-            if done is not None:
-                done(batch, not kept)
-        _write_manifest(folder, Manifest(stage, settings, tuple(shards), complete=True))
-        wanted = {shard.name for shard in shards}
-        for path in folder.glob("[0-9]*.parquet"):
-            if path.name in known and path.name not in wanted:
-                path.unlink()
-                outcome.removed.append(path.name)
-    except OSError as error:
-        raise DistributionError(f"cannot write shards to {folder}: {error.strerror or error}") from error
+            waiting.append(_Place(name, source, batch.num_rows, found if kept else None))
+            if not kept:
+                yield batch
+
+    def take(place: _Place, shard: Shard) -> None:
+        shards[place.name] = shard
+        outcome.made += place.kept is None
+        outcome.kept += place.kept is not None
+        outcome.rows += shard.rows
+        if done is not None:
+            done(place.rows, place.kept is None)
+
+    def take_kept() -> None:
+        while waiting and waiting[0].kept is not None:
+            place = waiting.popleft()
+            assert place.kept is not None  # noqa: S101  # the condition above
+            take(place, place.kept)
+
+    for result in engine.map(job, missing()):
+        take_kept()
+        place = waiting.popleft()
+        take(place, _write_shard(folder, place, result))
+        # Shards further on stay listed, so that they are found again.
+        later = [shard for name, shard in known.items() if name not in shards]
+        _write_manifest(folder, Manifest(stage, settings, (*shards.values(), *later)))
+    take_kept()
+    _write_manifest(folder, Manifest(stage, settings, tuple(shards.values()), complete=True))
+    for path in folder.glob("[0-9]*.parquet"):
+        # Also what a process that was killed had written and not listed.
+        if path.name not in shards:
+            path.unlink()
+            outcome.removed.append(path.name)
     return outcome
+
+
+def _write_shard(folder: Path, place: _Place, result: pa.RecordBatch) -> Shard:
+    with atomic_path(folder / place.name) as temporary:
+        pq.write_table(
+            pa.Table.from_batches([result]), temporary, compression="zstd", compression_level=9,
+            dictionary_pagesize_limit=1 << 24,
+        )  # fmt: skip
+        checksum = _checksum(temporary)
+    return Shard(place.name, result.num_rows, checksum, place.source)
 
 
 def read_shards(folder: Path, columns: list[str] | None = None, *, check: bool = True) -> Iterator[pa.RecordBatch]:

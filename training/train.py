@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import signal
+import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,19 @@ import numpy as np
 import torch
 import transformers
 from accelerate import PartialState
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
 
-from fusion_core.errors import TrainingError
+from fusion_core.errors import DivergedError, TrainingError
 from fusion_core.loss import SparseTarget, fusion_loss
 from fusion_core.models import Model, load_model
 from fusion_core.workspace import atomic_path
 from training.config import Config, LossSection, dump
 from training.corpus import Document
-from training.data import Say, prepare, split_corpus
+from training.data import Say, prepare
+from training.dataset import Collator, Examples, OnlineExamples, check_packing
+from training.engines import Engine
 from training.evaluate import score
-from training.shards import read_shards
+from training.splits import split_corpus
 
 # A loss above this many nats a token is no longer training.
 DIVERGED = 100.0
@@ -39,61 +42,6 @@ _DEFAULTS: dict[str, Any] = {
 }
 
 
-class Examples(torch.utils.data.Dataset):  # type: ignore[misc]
-    """The packed examples of a folder of shards, held in memory as Arrow."""
-
-    def __init__(self, folder: Path) -> None:
-        self._batches = list(read_shards(folder))
-        self._places = [(b, r) for b, batch in enumerate(self._batches) for r in range(batch.num_rows)]
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        batch, row = self._places[index]
-        names = ("tokens", "counts", "ids", "probs", "covered")
-        return {n: self._batches[batch].column(n)[row].values.to_numpy(zero_copy_only=False) for n in names}
-
-
-class Collator:
-    """Examples to padded tensors; distributions stay sparse: [rows, k] of ids and probabilities."""
-
-    def __init__(self, start: int | None) -> None:
-        self._lead = [] if start is None else [start]
-
-    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        lead = len(self._lead)
-        length = max(len(row["tokens"]) for row in rows) + lead
-        k = max(1, max(int(row["counts"].max(initial=0)) for row in rows))
-        tokens = np.zeros((len(rows), length), np.int64)
-        mask = np.zeros_like(tokens)
-        gold, counted = np.zeros_like(tokens), np.zeros(tokens.shape, np.bool_)
-        ids, probs = np.zeros((len(rows), length, k), np.int64), np.zeros((len(rows), length, k), np.float32)
-        covered = np.zeros(tokens.shape, np.bool_)
-        for r, row in enumerate(rows):
-            n = len(row["tokens"])
-            tokens[r, : n + lead] = [*self._lead, *row["tokens"]]
-            mask[r, : n + lead] = 1
-            # Logits at place p predict the token at place p + 1, which is the example's token p + 1 - lead.
-            first = 1 - lead
-            gold[r, : n - first] = row["tokens"][first:]
-            counted[r, : n - first] = True
-            covered[r, : n - first] = row["covered"][first:]
-            counts = row["counts"]
-            owner = np.repeat(np.arange(n), counts)
-            place = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
-            kept = owner >= first
-            ids[r, owner[kept] - first, place[kept]] = row["ids"][kept]
-            probs[r, owner[kept] - first, place[kept]] = row["probs"][kept]
-        # float16 may round a row above 1.
-        probs /= np.maximum(probs.sum(axis=2, keepdims=True), 1.0)
-        arrays = {
-            "input_ids": tokens, "attention_mask": mask, "gold": gold, "counted": counted, "target_ids": ids,
-            "target_probs": probs, "covered": covered,
-        }  # fmt: skip
-        return {name: torch.from_numpy(array) for name, array in arrays.items()}
-
-
 class FusionTrainer(Trainer):  # type: ignore[misc]
     """A Trainer whose loss is `fusion_loss`, and which evaluates in bits per byte."""
 
@@ -101,52 +49,98 @@ class FusionTrainer(Trainer):  # type: ignore[misc]
         self, *args: Any, loss: LossSection, model_of: Model, validation: list[Document], folder: Path, **kwargs: Any
     ) -> None:
         super().__init__(*args, **kwargs)
-        self.model_accepts_loss_kwargs = False  # losses are means, which gradient accumulation averages
+        # Sums are divided by the counts of the whole step, see get_batch_samples: nothing is left to scale.
+        self.model_accepts_loss_kwargs = True
         self._loss, self._model_of, self._validation, self._folder = loss, model_of, validation, folder
         self._parts: list[tuple[float, float]] = []
+        self.tokens = 0  # trained on by this process and its fellows since they began
+        self._waited, self._began, self._read, self._logged = 0.0, time.perf_counter(), 0, 0
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Any], Any]:
+        """The batches of one step, with the positions that its two losses are means over: int64[2], counted over all
+        batches and processes, so that neither accumulation nor the number of processes changes the losses."""
+        start = time.perf_counter()
+        samples = []
+        for _ in range(num_batches):
+            try:
+                samples.append(next(epoch_iterator))
+            except StopIteration:
+                break
+        self._waited += time.perf_counter() - start
+        counts = torch.zeros(2, dtype=torch.int64, device=device)
+        for batch in samples:
+            counted = batch["labels"].ne(-100)
+            compared = counted if self._loss.fallback != "none" else counted & batch["covered"]
+            counts += torch.stack([counted.sum(), compared.sum()]).to(device)
+        totals = self.accelerator.reduce(counts, "sum") if self.args.world_size > 1 else counts
+        self._read += int(totals[0])
+        self.tokens += int(totals[0])
+        return samples, totals
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """The fusion loss of one batch.
+        """This batch's share of the step's loss.
 
         Raises:
-            TrainingError: it is NaN or beyond all bounds; the batch is kept beside the checkpoints.
+            DivergedError: it is NaN or beyond all bounds; the batch is kept beside the checkpoints.
         """
-        output = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False)
-        logits = output.logits
-        flat = {
-            name: inputs[name].flatten(0, 1) for name in ("gold", "counted", "target_ids", "target_probs", "covered")
-        }
+        read = {name: inputs[name] for name in ("attention_mask", "position_ids") if name in inputs}
+        output = model(input_ids=inputs["input_ids"], **read, use_cache=False)
+        gold = inputs["labels"].flatten()
+        flat = {name: inputs[name].flatten(0, 1) for name in ("target_ids", "target_probs", "covered")}
         found = fusion_loss(
-            logits.flatten(0, 1),
-            flat["gold"],
+            output.logits.flatten(0, 1),
+            gold.clamp_min(0),
             SparseTarget(flat["target_ids"], flat["target_probs"], flat["covered"]),
             lam=self._loss.lam,
             divergence=self._loss.divergence,
             fallback=self._loss.fallback,
-            mask=flat["counted"],
+            mask=gold.ne(-100),
             temperature=self._loss.temperature,
+            counts=None if num_items_in_batch is None else (num_items_in_batch[0], num_items_in_batch[1]),
         )
-        value = float(found.total.detach())
+        # Gradients are averaged over processes, and these are sums by the counts of all of them.
+        total = found.total * self.args.world_size
+        value = float(total.detach())
         if not np.isfinite(value) or value > DIVERGED:
             path = self._folder / "diverged.npz"
             with atomic_path(path) as temporary, temporary.open("wb") as file:
                 np.savez(file, **{name: tensor.cpu().numpy() for name, tensor in inputs.items()})
-            raise TrainingError(
+            raise DivergedError(
                 f"the loss is {value} at step {self.state.global_step}; the batch that caused it is in {path}. A lower "
                 "learning_rate, or max_grad_norm, may help"
             )
         self._parts.append((float(found.clm), float(found.divergence)))
-        return (found.total, output) if return_outputs else found.total
+        return (total, output) if return_outputs else total
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """The Trainer's figures, with the loss's two parts."""
+        """The Trainer's figures, with the loss's two parts, tokens a second, and the share of time spent waiting for
+        data."""
         if "loss" in logs and self._parts:
-            clm, divergence = np.mean(self._parts, axis=0)
-            logs |= {"clm": float(clm), "divergence": float(divergence)}
-            self._parts.clear()
+            steps = max(1, self.state.global_step - self._logged)
+            parts = torch.tensor(np.sum(self._parts, axis=0) / steps, dtype=torch.float32, device=self.args.device)
+            if self.args.world_size > 1:
+                parts = self.accelerator.reduce(parts, "sum")
+            seconds = max(1e-9, time.perf_counter() - self._began)
+            logs |= {
+                "clm": float(parts[0]),
+                "divergence": float(parts[1]),
+                "tokens_per_second": self._read / seconds,
+                "waiting": self._waited / seconds,
+            }
+            self._restart()
         super().log(logs, *args, **kwargs)
+
+    def _restart(self) -> None:
+        """Count anew from here."""
+        self._parts.clear()
+        self._logged, self._read, self._waited, self._began = self.state.global_step, 0, 0.0, time.perf_counter()
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """See `Trainer.train`."""
+        self._began = time.perf_counter()
+        return super().train(*args, **kwargs)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Bits per byte on the validation documents."""
@@ -165,11 +159,11 @@ class _Record(TrainerCallback):  # type: ignore[misc]
     """metrics.jsonl, and a clean end on SIGTERM."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self._stop = path, False
+        self._path, self.stopped = path, False
 
     def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
         def stop(*_: Any) -> None:
-            self._stop = True
+            self.stopped = True
 
         self._before = signal.signal(signal.SIGTERM, stop)
 
@@ -177,7 +171,7 @@ class _Record(TrainerCallback):  # type: ignore[misc]
         signal.signal(signal.SIGTERM, self._before)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self._stop:
+        if self.stopped:
             control.should_save = control.should_training_stop = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
@@ -186,11 +180,12 @@ class _Record(TrainerCallback):  # type: ignore[misc]
                 file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
 
 
-def train(config: Config, *, resume: bool = False, say: Say = print) -> dict[str, Any]:
+def train(config: Config, *, resume: bool = False, say: Say = print, engine: Engine | None = None) -> dict[str, Any]:
     """Prepare the data, train, and save the model into the run's folder.
 
     Args:
         resume: go on from the last checkpoint of an unfinished run.
+        engine: where the stages run that make the data.
 
     Returns:
         What `run.json` holds: bits per byte before and after on the validation documents, steps, seconds.
@@ -212,7 +207,10 @@ def train(config: Config, *, resume: bool = False, say: Say = print) -> dict[str
     say(f"documents: {len(splits.train)} train, {len(splits.validation)} validation, {len(splits.held_out)} held out")
     # Of several processes the first one makes the data; the others then find it made.
     with state.main_process_first():
-        examples = prepare(config, splits.train, say)
+        if config.online:
+            examples: Any = OnlineExamples(config, list(splits.train))
+        else:
+            examples = Examples(prepare(config, splits.train, say, engine))
     if state.is_main_process:
         _write(folder / "config.yaml", dump(config))
         _write(folder / "versions.json", json.dumps(_versions(config), indent=1))
@@ -221,15 +219,23 @@ def train(config: Config, *, resume: bool = False, say: Say = print) -> dict[str
     # Training keeps full-precision weights; 'bf16: true' under training mixes precisions.
     target = load_model(config.target, device=str(arguments.device), dtype="float32")
     network = _with_lora(target.network, config) if config.lora else target.network
+    if config.packing and not check_packing(network):
+        raise TrainingError(
+            f"{config.target!r} does not keep packed documents apart by their position ids; set packing: false"
+        )
     if not resume and state.is_main_process:
         (folder / "metrics.jsonl").unlink(missing_ok=True)
+    record = _Record(folder / "metrics.jsonl")
     trainer = FusionTrainer(
         model=network,
         args=arguments,
-        train_dataset=Examples(examples),
+        train_dataset=examples,
         eval_dataset=splits.validation or None,  # only its presence counts: see FusionTrainer.evaluate
-        data_collator=Collator(target.start),
-        callbacks=[_Record(folder / "metrics.jsonl")],
+        data_collator=Collator(target.start, packing=config.packing),
+        callbacks=[
+            record,
+            *([EarlyStoppingCallback(config.patience)] if config.patience else []),
+        ],
         loss=config.loss,
         model_of=target,
         validation=splits.validation,
@@ -238,23 +244,27 @@ def train(config: Config, *, resume: bool = False, say: Say = print) -> dict[str
     before = trainer.evaluate()["eval_bits_per_byte"] if splits.validation and not resume else None
     done = trainer.train(resume_from_checkpoint=resume or None)
     after = trainer.evaluate()["eval_bits_per_byte"] if splits.validation else None
-    finished = trainer.state.global_step >= trainer.state.max_steps
+    finished = not record.stopped
     result = {
         "target": config.target,
         "sources": [source.model_dump() for source in config.sources],
         "lam": config.loss.lam,
         "steps": trainer.state.global_step,
         "epochs": trainer.state.epoch,
+        "tokens": trainer.tokens,
         "seconds": done.metrics.get("train_runtime"),
         "validation_before": before,
         "validation_after": after,
         "finished": finished,
     }
+    if finished and not config.lora:
+        trainer.save_model(str(folder / "model"))  # on all processes: each may hold a part
     if trainer.is_world_process_zero():
         if finished:
-            saved = trainer.accelerator.unwrap_model(trainer.model)
-            saved = saved.merge_and_unload() if config.lora else saved
-            saved.save_pretrained(str(folder / "model"))
+            if config.lora:
+                merged = trainer.accelerator.unwrap_model(trainer.model).merge_and_unload()
+                merged.save_pretrained(str(folder / "model"))
+            target.tokenizer.save(folder / "model")
             _write(folder / "README.md", _card(config, result))
             _write(folder / "run.json", json.dumps(result, indent=1))
         else:
@@ -276,11 +286,15 @@ def _arguments(config: Config, validates: bool) -> TrainingArguments:
     if validates and "eval_strategy" not in config.training:
         defaults["eval_strategy"] = "epoch"
     chosen = {**defaults, **config.training}
+    if chosen.get("bf16") and not torch.cuda.is_available():
+        chosen = {"use_cpu": True, **chosen}
+    if config.patience:
+        chosen = {"load_best_model_at_end": True, **chosen}
     if chosen.get("load_best_model_at_end"):
         chosen = {"metric_for_best_model": "bits_per_byte", "greater_is_better": False, **chosen}
     try:
         return TrainingArguments(
-            output_dir=str(config.output / "checkpoints"), remove_unused_columns=False, label_names=["gold"], **chosen
+            output_dir=str(config.output / "checkpoints"), remove_unused_columns=False, label_names=["labels"], **chosen
         )
     except (TypeError, ValueError, ImportError) as error:
         raise TrainingError(f"the Trainer refuses what 'training' says: {' '.join(str(error).split())}") from error

@@ -18,7 +18,7 @@ from fusion_core.transfer import METHODS
 from training import runs
 from training.config import PUBLISHED, Config, load, parse
 from training.corpus import CORPORA
-from training.data import split_corpus
+from training.splits import split_corpus
 
 _DIVERGENCES = ("ce", "forward_kl", "reverse_kl", "js")
 

@@ -66,6 +66,22 @@ def _first_line(error: BaseException) -> str:
     return text.splitlines()[0][:300] if text else type(error).__name__
 
 
+def default_dtype(device: str | None = None) -> str:
+    """What `load_model` takes where no dtype is given."""
+    import torch
+
+    on_cuda = (device or ("cuda" if torch.cuda.is_available() else "cpu")).startswith("cuda")
+    return "bfloat16" if on_cuda else "float32"
+
+
+def weights_identity(name: str) -> str:
+    """What tells one state of a model's weights from another: sizes and times of local files; else the name."""
+    path = Path(name).expanduser()
+    files = [path] if path.is_file() else sorted(path.glob("*.safetensors")) if path.is_dir() else []
+    stats = [(file.name, file.stat()) for file in files]
+    return digest(*(f"{n}:{stat.st_size}:{stat.st_mtime_ns}" for n, stat in stats))[:16] if stats else name
+
+
 def _folder(name: str) -> str:
     """A folder with safetensors weights, or a hub id."""
     if not name:

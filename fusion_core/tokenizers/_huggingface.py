@@ -40,6 +40,9 @@ class HuggingFaceBackend:
         ranges = np.asarray(encoding.offsets, dtype=np.int64).reshape(-1, 2)
         return RawEncoding(np.asarray(encoding.ids, dtype=np.int32), ranges)
 
+    def files(self) -> dict[str, bytes]:
+        return {"tokenizer.json": json.dumps(self._definition, ensure_ascii=False).encode()}
+
     def normalise(self, text: str) -> Normalised | None:
         normalizer = self._tokenizer.normalizer
         if normalizer is None:

@@ -162,7 +162,7 @@ def _from_file(path: Path) -> Definition:
     readers: list[tuple[bool, Callable[[bytes], Definition]]] = [
         (name.endswith(".json"), lambda content: _from_json(content, path)),
         (name.endswith(".tiktoken"), lambda content: _tiktoken.define_file(content, path.name)),
-        (bool(_SPIECE.match(name)), _sentencepiece.define),
+        (bool(_SPIECE.match(name)), lambda content: _sentencepiece.define(content, _config_beside(path))),
     ]
     for matches, reader in readers:
         if matches:

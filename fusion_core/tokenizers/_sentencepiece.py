@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import sentencepiece
@@ -39,6 +40,9 @@ class SentencePieceBackend:
         mapping = self._processor.encode(text, return_type="offset_mapping")
         ranges = np.asarray(mapping["offsets"], dtype=np.int64).reshape(-1, 2)
         return RawEncoding(np.asarray(mapping["ids"], dtype=np.int32), ranges)
+
+    def files(self) -> dict[str, bytes]:
+        return {"tokenizer.model": self._serialised}
 
     def normalise(self, text: str) -> Normalised | None:
         normalised, offsets = self._processor.normalize(text, with_offsets=True)
@@ -88,8 +92,8 @@ def _vocabulary(proto: model_pb2.ModelProto, processor: sentencepiece.SentencePi
     return Vocabulary.build(pieces, canonical, kinds, roles)
 
 
-def define(serialised: bytes) -> Definition:
-    """A definition from the bytes of a SentencePiece `.model` file."""
+def define(serialised: bytes, config: Mapping[str, Any] | None = None) -> Definition:
+    """A definition from the bytes of a SentencePiece `.model` file, and the configuration beside it if there is one."""
     try:
         proto = model_pb2.ModelProto.FromString(serialised)
     except Exception as error:
@@ -104,5 +108,5 @@ def define(serialised: bytes) -> Definition:
         identity=b"sentencepiece:" + serialised,
         vocabulary=lambda: _vocabulary(proto, _processor(serialised)),
         backend=lambda: SentencePieceBackend(serialised),
-        adds_bos=True,
+        adds_bos=bool((config or {}).get("add_bos_token", True)),
     )

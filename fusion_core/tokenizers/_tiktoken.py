@@ -35,6 +35,9 @@ class TiktokenBackend:
         ids = self._encoding.encode(text, allowed_special="all") if parse_special else self._plain(text)
         return RawEncoding(np.asarray(ids, dtype=np.int32) + np.int32(self._offset))
 
+    def files(self) -> dict[str, bytes]:
+        return {}
+
     def normalise(self, text: str) -> Normalised | None:
         return None
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -15,6 +17,7 @@ from fusion_core.text import utf8
 from fusion_core.tokenizers._encoding import Encoding
 from fusion_core.tokenizers._spans import Normalised, find_spans
 from fusion_core.tokenizers._vocabulary import EntryKind, Vocabulary
+from fusion_core.workspace import atomic_path
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,10 @@ class Backend(Protocol):
 
     def encode_fragments(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of texts that stand in the middle of another one: no space is put in front."""
+        ...
+
+    def files(self) -> dict[str, bytes]:
+        """The tokenizer as files by their usual names; none where its library has no such form."""
         ...
 
 
@@ -131,6 +138,19 @@ class Tokenizer:
                 "where they come from; load it from its tokenizer.json, which does"
             )
         return Encoding(self, text, raw.ids, spans.starts, spans.ends, spans.exact, spans.closed)
+
+    def save(self, folder: Path) -> list[str]:
+        """Write the tokenizer's usual files (`tokenizer.json` or `tokenizer.model`, and `tokenizer_config.json`), from
+        which `load_tokenizer` and transformers read it again; returns their names, none for a tiktoken vocabulary."""
+        files = self.backend.files()
+        if files:
+            roles = {f"{role}_token": self.piece(i) for role, i in self.vocabulary.roles.items()}
+            config = {"tokenizer_class": "PreTrainedTokenizerFast", **roles, "add_bos_token": self.adds_bos}
+            files = {**files, "tokenizer_config.json": json.dumps(config, ensure_ascii=False, indent=1).encode()}
+        for name, data in files.items():
+            with atomic_path(folder / name) as temporary:
+                temporary.write_bytes(data)
+        return list(files)
 
     def encode_fragments(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text as it would be cut in the middle of another: without an added space or bos."""

@@ -10,10 +10,11 @@ from streamlit.testing.v1 import AppTest
 
 from tests.support import tiny
 from training.corpus import Document
+from training.data import run, teaching
+from training.engines import InProcess
 from training.stages import teach
 
 pytest.importorskip("torch")
-from fusion_core.models import load_model
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +67,8 @@ def test_taught_shards_need_no_model(models: tuple[str, str], workspace_folder: 
     assert "No taught shards" in _words(empty) and "fusescope teach" in _words(empty)
     documents = [Document("a", "x", "the quick brown fox"), Document("b", "x", "over the lazy dog")]
     for n, name in enumerate(models):
-        teach.run(workspace_folder / "taught" / str(n), load_model(name, device="cpu"), documents, 20)
+        step = teaching(str(name), workspace_folder / "taught" / str(n), lambda: teach.batches(documents), top_k=20)
+        run(step, lambda _: None, InProcess())
     page = _open(origin="Taught shards", color="lost mass")
     assert page.selectbox(key="document").options == ["a (19 characters)", "b (17 characters)"]
     assert page.dataframe[0].value["method"].tolist()[0] == "byte-exact"

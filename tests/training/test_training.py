@@ -20,14 +20,16 @@ from tests.support import tiny
 from tests.support.predictions import random_predictions
 from tests.training.test_cli import fusescope
 from training.config import Config, parse
-from training.data import prepare, split_corpus
+from training.data import prepare
 from training.shards import read_shards
+from training.splits import split_corpus
 from training.stages import carry, teach
 
 torch = pytest.importorskip("torch")
 from fusion_core.loss import SparseTarget, fusion_loss  # noqa: E402
 from fusion_core.models import load_model  # noqa: E402
-from training.train import Collator, Examples, train  # noqa: E402
+from training.dataset import Collator, Examples  # noqa: E402
+from training.train import train  # noqa: E402
 
 WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "lazy", "dog", "while", "naps", "and", "hill", "runs"]
 LINES = [" ".join(np.random.default_rng(n).choice(WORDS, 12 + n % 5)) for n in range(24)]
@@ -77,8 +79,9 @@ def test_documents_are_kept_apart(tmp_path: Path, models: tuple[str, str]) -> No
 
 def test_examples_hold_what_the_transfer_says(tmp_path: Path, models: tuple[str, str]) -> None:
     config = _config(tmp_path, models)
-    documents = split_corpus(config).train
-    folder = prepare(config, documents, _quiet)
+    documents = list(split_corpus(config).train)
+    assert [d.text for d in documents] == [d.text for d in split_corpus(config).train]
+    folder = prepare(config, split_corpus(config).train, _quiet)
     source, target = load_model(models[0], device="cpu"), load_model(models[1], device="cpu")
     index = build_index(source.tokenizer, target.tokenizer)
     rows = {}
@@ -118,8 +121,8 @@ def test_the_collator_lines_up_logits_gold_and_distributions(
         tokens, bounds = row["tokens"].tolist(), np.concatenate(([0], np.cumsum(row["counts"])))
         read = batch["input_ids"][r][batch["attention_mask"][r].bool()].tolist()
         assert read == [*([] if start is None else [start]), *tokens]
-        places = np.flatnonzero(batch["counted"][r].numpy()).tolist()
-        assert [read[p + 1] for p in places] == batch["gold"][r][places].tolist()
+        places = np.flatnonzero(batch["labels"][r].ne(-100).numpy()).tolist()
+        assert [read[p + 1] for p in places] == batch["labels"][r][places].tolist()
         for p in places:
             t = p + 1 - (start is not None)  # the example's token that place p predicts
             part = slice(bounds[t], bounds[t + 1])
@@ -173,14 +176,15 @@ def test_the_loss_of_a_step_is_the_fusion_loss(tmp_path: Path, models: tuple[str
     config = _config(tmp_path, models)
     config.training.update(max_steps=1, per_device_train_batch_size=64)
     train(config, say=_quiet)
-    examples = Examples(config.output / "data" / "examples")
+    examples = Examples(prepare(config, split_corpus(config).train, _quiet))
     target = load_model(models[1], device="cpu")
     batch = Collator(target.start)([examples[n] for n in range(len(examples))])
     with torch.inference_mode():
         logits = target.network(batch["input_ids"], attention_mask=batch["attention_mask"]).logits
     flat = {name: tensor.flatten(0, 1) for name, tensor in batch.items()}
     sparse = SparseTarget(flat["target_ids"], flat["target_probs"], flat["covered"])
-    expected = fusion_loss(logits.flatten(0, 1), flat["gold"], sparse, lam=0.5, mask=flat["counted"])
+    gold = flat["labels"]
+    expected = fusion_loss(logits.flatten(0, 1), gold.clamp_min(0), sparse, lam=0.5, mask=gold.ne(-100))
     assert _losses(config.output)[1] == pytest.approx(float(expected.total), rel=1e-3)
 
 
@@ -231,7 +235,7 @@ def test_a_diverging_loss_stops_and_keeps_its_batch(
         train(config, say=_quiet)
     assert len(calls) == 3 and not (config.output / "run.json").exists()
     with np.load(config.output / "diverged.npz", allow_pickle=False) as kept:
-        assert kept["input_ids"].shape == kept["gold"].shape
+        assert kept["input_ids"].shape == kept["labels"].shape
 
 
 def test_nothing_to_resume_and_bad_arguments_are_said(tmp_path: Path, models: tuple[str, str]) -> None:
@@ -261,4 +265,4 @@ def test_teaching_settings_make_other_shards(tmp_path: Path, models: tuple[str, 
     changed = _config(tmp_path, models, sources=[{"model": models[0], "method": "boundary-hard"}])
     prepare(changed, split_corpus(changed).train, lines.append)
     assert [line.split(":")[1].startswith(" 0") for line in lines] == [True, True, False, False]
-    assert teach.open_taught(config.output / "data" / "teach-0").top_k == 12
+    assert all(teach.open_taught(path).top_k == 12 for path in (config.output / "data").glob("teach-*"))

@@ -14,6 +14,10 @@ from training.corpus import read_text
 _NAMES = "A sample's name, a hub id, a folder or a file; see 'fusescope tokenizers'."
 Source = Annotated[str, typer.Argument(help=f"The source tokenizer. {_NAMES}", show_default=False)]
 Target = Annotated[str, typer.Argument(help="The target tokenizer, named the same way.", show_default=False)]
+Workers = Annotated[int, typer.Option(min=1, help="Processes that the stages run in.")]
+EngineName = Annotated[
+    str, typer.Option(help="Where the stages run: local, or ray (a cluster at RAY_ADDRESS, or this machine).")
+]
 OutputFormat = Annotated[Format, typer.Option("--format", help="A table for people or JSON for programs.")]
 Files = Annotated[
     list[Path] | None,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from training.commands.options import Files, OutputFormat, fail, read_texts
+from training.commands.options import EngineName, Files, OutputFormat, Workers, fail, read_texts
 from training.console import Format, print_frame, print_json, print_table, progress
-from training.corpus import documents
+from training.corpus import Document, documents
+from training.engines import engine as make_engine
 from training.shards import is_shards, read_shards
 
 
@@ -39,6 +41,8 @@ def teach(
         ),
     ] = "text",
     limit: Annotated[int, typer.Option(min=0, help="Documents to read at most; 0 for all.")] = 0,
+    workers: Workers = 1,
+    engine: EngineName = "local",
     device: Annotated[
         str | None, typer.Option(help="cpu or cuda; CUDA where there is one by default.", show_default=False)
     ] = None,
@@ -54,24 +58,21 @@ def teach(
     """
     from itertools import islice
 
-    from fusion_core.models import load_model
-    from training.stages import teach as stage
+    from fusion_core.models import KEEP
+    from training.data import run, teaching
+    from training.stages.teach import batches
 
-    found = list(islice(documents(corpus, file or ()), limit or None))
-    if not found:
+    if keep not in KEEP:
+        fail(f"--keep takes {' or '.join(KEEP)}, got {keep!r}")
+
+    def texts() -> Iterator[Document]:
+        return islice(documents(corpus, file or ()), limit or None)
+
+    if next(texts(), None) is None:
         fail("the texts are all empty")
-    total = sum(len(document.text.encode("utf-8", "surrogatepass")) for document in found)
-    with progress(f"loading {model}"):
-        loaded = load_model(model, device=device, dtype=dtype)
-    read = 0
-    with progress(f"{model} reads {total:,} bytes") as update:
-
-        def done(batch: Any, made: bool) -> None:
-            nonlocal read
-            read += sum(len(text.as_py().encode()) for text in batch.column("text"))
-            update(read, total)
-
-        outcome = stage.run(output, loaded, found, top_k, keep=keep, done=done)
+    options: dict[str, Any] = {"top_k": top_k, "device": device, "dtype": dtype, "keep": keep}
+    step = teaching(model, output, lambda: batches(texts()), **options)
+    outcome = run(step, lambda _: None, make_engine(engine, workers))
     size = sum(path.stat().st_size for path in output.glob("*.parquet"))
     tokens = sum(len(batch.column("tokens").flatten()) for batch in read_shards(output, ["tokens"], check=False))
     typer.echo(

@@ -9,8 +9,9 @@ from typing import Annotated
 
 import typer
 
-from training.commands.options import OutputFormat, fail
-from training.console import Format, print_frame, print_json, progress
+from training.commands.options import EngineName, OutputFormat, Workers, fail
+from training.console import Format, print_frame, print_json, print_table, progress
+from training.engines import engine as make_engine
 
 ConfigFile = Annotated[Path, typer.Argument(help="The YAML file; 'fusescope config --example' prints one.")]
 Changes = Annotated[
@@ -45,6 +46,8 @@ def train(
     changes: Changes = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
     data_only: Annotated[bool, typer.Option("--data-only", help="Make the distributions, and stop.")] = False,
+    workers: Workers = 1,
+    engine: EngineName = "local",
 ) -> None:
     """Train the target on a corpus and on what its sources say about it.
 
@@ -59,22 +62,60 @@ def train(
     def say(line: str) -> None:
         typer.echo(line, err=True)
 
+    where = make_engine(engine, workers)
     if data_only:
-        from training.data import prepare, split_corpus
+        from training.data import prepare
+        from training.splits import split_corpus
 
-        typer.echo(str(prepare(chosen, split_corpus(chosen).train, say)))
+        typer.echo(str(prepare(chosen, split_corpus(chosen).train, say, where)))
         return
     require_torch()
     from training.train import train as run
 
     with redirect_stdout(sys.stderr):  # the Trainer prints its figures; stdout is for the result
-        result = run(chosen, resume=resume, say=say)
+        result = run(chosen, resume=resume, say=say, engine=where)
     print_json(result)
+
+
+def sweep(
+    file: Annotated[Path, typer.Argument(help="The YAML file; training/recipes holds some.")],
+    changes: Changes = None,
+    output: OutputFormat = Format.table,
+) -> None:
+    """Train several methods on the same data, each in every setting of a grid, and compare each one's best.
+
+    FILE holds 'config' (what all share), 'methods' (by name the changes that make it, as for --set), 'grid' (by field
+    the values to choose from) and 'seeds'. Each method's best setting is chosen on validation and judged on held-out
+    documents, paired with the first method. What is trained already is not trained again; results.json holds all.
+    """
+    from fusion_core.models import require_torch
+    from training.sweep import read_sweep, run
+
+    require_torch()
+    chosen = read_sweep(file, changes or ())
+    with redirect_stdout(sys.stderr):
+        rows = run(chosen, lambda line: typer.echo(line, err=True))
+    if output is Format.json:
+        print_json(rows)
+        return
+    shown = []
+    for row in rows:
+        total = row["held_out"].get("all") or next(iter(row["held_out"].values()))
+        low, high = total["difference_interval"]
+        setting = ", ".join(f"{name.rsplit('.', 1)[-1]} {value}" for name, value in row["setting"].items())
+        difference = f"{total['difference']:+.4f} ({low:+.4f} to {high:+.4f})"
+        shown.append([row["method"], row["seed"], setting, total["bits_per_byte"], difference])
+    print_table(
+        "Held-out bits per byte, each method in its best setting",
+        ["method", "seed", "setting", "bits per byte", "difference to the first, 95 %"],
+        shown,
+    )
 
 
 def evaluate(
     runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs; the first is what others differ from.")],
     split: Annotated[str, typer.Option(help="train, validation or held_out.")] = "held_out",
+    changes: Changes = None,
     before: Annotated[bool, typer.Option(help="Begin with the first run's target as it was before training.")] = False,
     output: OutputFormat = Format.table,
 ) -> None:
@@ -85,15 +126,15 @@ def evaluate(
     from fusion_core import load_tokenizer
     from fusion_core.models import load_model
     from training.config import load
-    from training.data import SPLITS, split_corpus
     from training.evaluate import score, table
+    from training.splits import SPLITS, split_corpus
 
     if split not in SPLITS:
         fail(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
     for run in runs:
         if not (run / "run.json").is_file():
             fail(f"{run} is no finished run: there is no run.json in it")
-    chosen = load(runs[0] / "config.yaml", training=False)
+    chosen = load(runs[0] / "config.yaml", changes or (), training=False)
     texts = getattr(split_corpus(chosen), split)
     if not texts:
         fail(f"the split {split!r} is empty; see corpus.{split} in the config")

@@ -40,7 +40,7 @@ def pack(batch: pa.RecordBatch, max_length: int) -> pa.RecordBatch:
         counts = np.concatenate(([0], row["counts"])).astype(np.int32)
         covered = np.concatenate(([False], row["covered"])).astype(np.bool_)
         bounds = np.concatenate(([0], np.cumsum(counts)))
-        for low, high in _windows(len(row["tokens"]), max_length):
+        for low, high in windows(len(row["tokens"]), max_length):
             columns["name"].append(batch.column("name")[n].as_py())
             columns["domain"].append(batch.column("domain")[n].as_py())
             columns["tokens"].append(row["tokens"][low:high])
@@ -57,7 +57,7 @@ def pack(batch: pa.RecordBatch, max_length: int) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(arrays, schema=EXAMPLES)
 
 
-def _windows(length: int, size: int) -> Iterator[tuple[int, int]]:
+def windows(length: int, size: int) -> Iterator[tuple[int, int]]:
     """Parts of nearly equal length, none of a single token where that can be helped."""
     parts = max(1, -(-length // size))
     bounds = np.linspace(0, length, parts + 1).astype(int).tolist()

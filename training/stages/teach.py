@@ -12,11 +12,11 @@ import pyarrow as pa
 
 from fusion_core import Tokenizer
 from fusion_core.errors import DistributionError
-from fusion_core.models import Model
+from fusion_core.models import Model, default_dtype, weights_identity
 from fusion_core.packing import pack
 from fusion_core.transfer import Predictions
 from training.corpus import Document
-from training.shards import Manifest, Outcome, Shard, read_manifest, read_shard, run_stage
+from training.shards import Manifest, Shard, is_shards, read_manifest, read_shard
 from training.stages.records import DOCUMENTS, TAUGHT, as_lists, predictions_of
 
 # Text of one shard at most, unless a single document is longer.
@@ -71,6 +71,7 @@ def settings(model: Model, top_k: int, keep: str = "text") -> dict[str, Any]:
     width = int(network.get_output_embeddings().weight.shape[0])
     return {
         "model": model.name,
+        "weights": weights_identity(model.name),
         "tokenizer": model.tokenizer.fingerprint,
         "top_k": min(top_k, model.tokenizer.size, width),
         "keep": keep,
@@ -81,28 +82,29 @@ def settings(model: Model, top_k: int, keep: str = "text") -> dict[str, Any]:
     }
 
 
-def run(
+def known_settings(
     folder: Path,
-    model: Model,
-    documents: Iterable[Document],
+    name: str,
+    tokenizer: Tokenizer,
     top_k: int,
-    *,
+    device: str | None = None,
+    dtype: str | None = None,
     keep: str = "text",
-    done: Callable[[pa.RecordBatch, bool], None] | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> Outcome:
-    """Teach a whole corpus into `folder`; see `run_stage`."""
-    if top_k < 1:
-        raise DistributionError("taught shards keep a number of entries: top_k must be 1 or more")
-    chosen = settings(model, top_k, keep)
-    return run_stage(
-        folder,
-        "teach",
-        chosen,
-        batches(documents),
-        lambda b: teach(b, model, chosen["top_k"], keep, progress),
-        done=done,
-    )
+) -> dict[str, Any] | None:
+    """The settings of shards in `folder` that this very model would make again, so that it need not be loaded."""
+    try:
+        held = dict(read_manifest(folder).settings) if is_shards(folder) else {}
+        wanted = {
+            "model": name,
+            "weights": weights_identity(name),
+            "tokenizer": tokenizer.fingerprint,
+            "keep": keep,
+            "dtype": default_dtype(device) if dtype is None else dtype,
+            "top_k": min(top_k, tokenizer.size, int(held.get("width", 0))),
+        }
+    except (DistributionError, ValueError):
+        return None
+    return held if all(held.get(key) == value for key, value in wanted.items()) else None
 
 
 @dataclass(frozen=True)

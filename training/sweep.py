@@ -1,0 +1,191 @@
+"""Several methods on the same data, each with its own best setting on validation, compared on held-out documents."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import platform
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from fusion_core import load_tokenizer
+from fusion_core.errors import ConfigError, DivergedError, TrainingError
+from fusion_core.models import load_model
+from fusion_core.workspace import atomic_path
+from training.config import apply_change, parse
+from training.data import Say
+from training.evaluate import Score, score, table
+from training.splits import split_corpus
+
+_TRIALS = "trials.json"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What a sweep file says.
+
+    Attributes:
+        config: what all runs share, as a config's values; its output is the sweep's folder.
+        methods: by name the changes that make it, such as `{"sources": []}`; the first is what others differ from.
+        grid: by field the values to choose from on validation.
+        fixed: by method the fields of the grid that say nothing for it, such as lam for CLM alone.
+        seeds: each is a run of its own of every method's best setting.
+    """
+
+    config: dict[str, Any]
+    methods: dict[str, dict[str, Any]]
+    grid: dict[str, list[Any]]
+    fixed: dict[str, list[str]]
+    seeds: list[int]
+
+
+def read_sweep(path: Path, changes: Sequence[str] = ()) -> Sweep:
+    """The sweep in a YAML file; `changes` are made to its config. Raises `ConfigError`."""
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        config, methods = dict(value["config"]), dict(value["methods"])
+        grid = {name: list(values) for name, values in (value.get("grid") or {}).items()}
+        fixed = {name: list(fields) for name, fields in (value.get("fixed") or {}).items()}
+        seeds = [int(seed) for seed in value.get("seeds", [0])]
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
+    except (UnicodeDecodeError, yaml.YAMLError, TypeError, KeyError, ValueError, AttributeError) as error:
+        raise ConfigError(
+            f"{path} is no sweep: it needs 'config' (a config's fields) and 'methods' (changes by name): {error}"
+        ) from error
+    for change in changes:
+        apply_change(config, change)
+    sweep = Sweep(config, {name: dict(made or {}) for name, made in methods.items()}, grid, fixed, seeds)
+    for name in sweep.methods:  # all of them are looked at before the first one runs
+        for setting in settings_of(sweep, name):
+            parse(value_of(sweep, name, setting, seeds[0]), f"{path}, {name}")
+    return sweep
+
+
+def settings_of(sweep: Sweep, method: str) -> list[dict[str, Any]]:
+    """Every setting of the grid that differs for this method."""
+    fields = {n: v for n, v in sweep.grid.items() if n not in sweep.fixed.get(method, [])}
+    return [dict(zip(fields, values, strict=True)) for values in itertools.product(*fields.values())]
+
+
+def value_of(sweep: Sweep, method: str, setting: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """One run's config as values: data shared by all, an output of its own."""
+    value: dict[str, Any] = json.loads(json.dumps(sweep.config))
+    root = Path(str(value.get("output", "sweep")))
+    for name, new in {**sweep.methods[method], **setting, "training.seed": seed}.items():
+        apply_change(value, f"{name}={json.dumps(new)}")
+    label = ",".join(f"{name.rsplit('.', 1)[-1]}={new}" for name, new in setting.items()) or "only"
+    return {**value, "data": str(root / "data"), "output": str(root / method / f"{label},seed={seed}")}
+
+
+def run(sweep: Sweep, say: Say) -> list[dict[str, Any]]:
+    """Train every method in every setting, then judge each one's best. What has been trained already is not again.
+
+    Returns:
+        The rows of results.json: per method and seed the held-out bits per byte, its interval, the difference to the
+        first method paired over documents, the setting, steps, epochs, seconds.
+    """
+    root = Path(str(sweep.config.get("output", "sweep")))
+    root.mkdir(parents=True, exist_ok=True)
+    trials: dict[str, dict[str, Any]] = {}
+    if (root / _TRIALS).is_file():
+        trials = json.loads((root / _TRIALS).read_text(encoding="utf-8"))
+    results = []
+    for seed in sweep.seeds:
+        chosen = {method: _best(sweep, method, seed, root, trials, say) for method in sweep.methods}
+        results += _judge(sweep, chosen, seed, say)
+        _write(root / "results.json", results)
+    return results
+
+
+def _best(
+    sweep: Sweep, method: str, seed: int, root: Path, trials: dict[str, dict[str, Any]], say: Say
+) -> tuple[dict[str, Any], Path]:
+    """The setting that is best on validation, and the run's folder; the models of the others are removed.
+
+    Settings are searched with the first seed; further seeds train the best one alone.
+    """
+    from training.train import train
+
+    settings = settings_of(sweep, method)
+    if seed != sweep.seeds[0]:
+        settings = [_best(sweep, method, sweep.seeds[0], root, trials, say)[0]]
+    best: tuple[float, dict[str, Any], Path] | None = None
+    for setting in settings:
+        value = value_of(sweep, method, setting, seed)
+        folder = Path(value["output"])
+        key = str(folder.relative_to(root))
+        if key not in trials:
+            say(f"{key} ...")
+            shutil.rmtree(folder, ignore_errors=True)  # what an interrupted run left
+            try:
+                trials[key] = train(parse(value), say=lambda _: None)
+            except DivergedError as error:  # a setting that diverges loses
+                say(f"{key}: {error}")
+                trials[key] = {"validation_after": None}
+            _write(root / _TRIALS, trials)
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        bits = trials[key]["validation_after"]
+        say(f"{key}: {'diverged' if bits is None else f'{bits:.4f} bits per byte on validation'}")
+        if bits is not None and (best is None or bits < best[0]):
+            if best is not None:
+                shutil.rmtree(best[2] / "model", ignore_errors=True)
+            best = (bits, setting, folder)
+        else:
+            shutil.rmtree(folder / "model", ignore_errors=True)
+    if best is None:
+        raise TrainingError(f"every setting of {method!r} diverged; try a lower learning rate")
+    return best[1], best[2]
+
+
+def _judge(
+    sweep: Sweep, chosen: Mapping[str, tuple[dict[str, Any], Path]], seed: int, say: Say
+) -> list[dict[str, Any]]:
+    target = str(sweep.config["target"])
+    held_out = split_corpus(parse(value_of(sweep, next(iter(chosen)), {}, seed))).held_out
+    scores: dict[str, list[Score]] = {}
+    for method, (_, folder) in chosen.items():
+        scores[method] = score(load_model(str(folder / "model"), tokenizer=load_tokenizer(target)), held_out)
+    scores["before training"] = score(load_model(target), held_out)
+    frame = table(scores)
+    say(frame.to_string())
+    trials = json.loads((Path(str(sweep.config.get("output", "sweep"))) / _TRIALS).read_text(encoding="utf-8"))
+    root = Path(str(sweep.config.get("output", "sweep")))
+    rows: list[dict[str, Any]] = []
+    for label, part in frame.groupby("model", sort=False):
+        name = str(label)
+        setting = chosen[name][0] if name in chosen else {}
+        trial = trials[str(chosen[name][1].relative_to(root))] if name in chosen else {}
+        rows.append(
+            {
+                "method": name,
+                "seed": seed,
+                "setting": setting,
+                "validation_bits_per_byte": trial.get("validation_after"),
+                "held_out": {str(row["domain"]): _figures(row) for _, row in part.iterrows()},
+                **{field: trial.get(field) for field in ("steps", "epochs", "tokens", "seconds")},
+                "machine": f"{platform.machine()}",
+            }
+        )
+    return rows
+
+
+def _figures(row: pd.Series[Any]) -> dict[str, Any]:
+    return {
+        "bits_per_byte": round(float(row["bits per byte"]), 5),
+        "interval": [round(float(row["low"]), 5), round(float(row["high"]), 5)],
+        "difference": round(float(row["difference"]), 5),
+        "difference_interval": [round(float(row["difference low"]), 5), round(float(row["difference high"]), 5)],
+        "documents": int(row["documents"]),
+    }
+
+
+def _write(path: Path, value: Any) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
