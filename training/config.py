@@ -115,6 +115,12 @@ class LoraSection(_Section):
 class Config(_Section):
     """What to train on what."""
 
+    kind: Literal["train", "ensemble", "linear", "slerp"] = Field(
+        "train",
+        description="train; or, for comparison and without training, ensemble: the sources fused, as they "
+        "are; linear or slerp: the weights of target and sources merged (one architecture).",
+    )
+    merge_weight: float = Field(0.5, ge=0, le=1, description="Of each source's weights, for linear and slerp.")
     target: str = Field(description="The model that learns: a sample's name, a hub id, a folder or a .gguf file.")
     sources: list[Source] = Field([], description="Who teaches; none trains on the text alone.")
     corpus: CorpusSection = Field(description="Texts, and which of them are kept apart.")

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from fusion_core.models import Model
+from training.calibration import Reliability
 from training.corpus import Document
 
 _BATCH = 16
@@ -17,7 +18,8 @@ _RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class Score:
-    """One document: bits of its text after the first token, and the bytes of that; hits: tokens guessed right."""
+    """One document: bits of its text after the first token, and the bytes of that; hits: tokens guessed right;
+    reliability: how sure the model was."""
 
     name: str
     domain: str
@@ -25,6 +27,7 @@ class Score:
     bytes: int
     tokens: int
     hits: int
+    reliability: Reliability
 
 
 def score(
@@ -38,7 +41,8 @@ def score(
             if len(one.nll):
                 size = len(one.encoding.data) - int(one.encoding.ends[0])
                 bits, hits = float(one.nll.sum() / np.log(2)), int(one.correct.sum())
-                found.append(Score(document.name, document.domain, bits, size, len(one.nll), hits))
+                kept = Reliability.of(one.confidence, one.correct)
+                found.append(Score(document.name, document.domain, bits, size, len(one.nll), hits, kept))
         if progress is not None:
             progress(min(len(documents), start + _BATCH), len(documents))
     return found
@@ -70,6 +74,7 @@ def table(scores: dict[str, list[Score]], seed: int = 0) -> pd.DataFrame:
                     "low": low,
                     "high": high,
                     "top-1": sum(s.hits for s in some) / max(1, sum(s.tokens for s in some)),
+                    "calibration error": Reliability.total(s.reliability for s in some).error,
                     "difference": (bits - other).sum() / size.sum(),
                     "difference low": gain_low,
                     "difference high": gain_high,

@@ -17,6 +17,7 @@ import transformers
 from accelerate import PartialState
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
 
+from fusion_core import load_tokenizer
 from fusion_core.errors import DivergedError, TrainingError
 from fusion_core.loss import SparseTarget, fusion_loss
 from fusion_core.models import Model, load_model
@@ -26,7 +27,9 @@ from training.corpus import Document
 from training.data import Say, prepare
 from training.dataset import Collator, Examples, OnlineExamples, check_packing
 from training.engines import Engine
+from training.ensemble import score_ensemble
 from training.evaluate import score
+from training.merging import merge_weights
 from training.splits import split_corpus
 
 # A loss above this many nats a token is no longer training.
@@ -200,6 +203,8 @@ def train(config: Config, *, resume: bool = False, say: Say = print, engine: Eng
         raise TrainingError(f"{folder} holds no checkpoint to resume from; run without --resume")
     if not resume and (folder / "run.json").exists():
         raise TrainingError(f"{folder} holds a finished run; give another output (--set output=...), or remove it")
+    if config.kind != "train":
+        return _without_training(config, say)
     splits = split_corpus(config)
     state = PartialState(cpu=bool(config.training.get("use_cpu")))
     if not state.is_main_process:
@@ -269,6 +274,36 @@ def train(config: Config, *, resume: bool = False, say: Say = print, engine: Eng
             _write(folder / "run.json", json.dumps(result, indent=1))
         else:
             say(f"stopped at step {trainer.state.global_step}; go on with --resume")
+    return result
+
+
+def _without_training(config: Config, say: Say) -> dict[str, Any]:
+    """The baselines that are only put together and measured."""
+    validation = split_corpus(config).validation
+    folder = config.output
+    if config.kind == "ensemble":
+        scores = score_ensemble(config, validation) if validation else []
+    else:
+        models = [config.target, *(source.model for source in config.sources)]
+        merge_weights(models, folder / "model", config.kind, config.merge_weight)
+        tokenizer = load_tokenizer(config.target)
+        tokenizer.save(folder / "model")
+        merged = load_model(str(folder / "model"), device=config.teach.device, tokenizer=tokenizer)
+        scores = score(merged, validation) if validation else []
+    bits, size = sum(one.bits for one in scores), sum(one.bytes for one in scores)
+    result = {
+        "target": config.target,
+        "sources": [source.model_dump() for source in config.sources],
+        "kind": config.kind,
+        "validation_before": None,
+        "validation_after": bits / size if size else None,
+        "steps": 0,
+        "finished": True,
+    }
+    _write(folder / "config.yaml", dump(config))
+    _write(folder / "versions.json", json.dumps(_versions(config), indent=1))
+    _write(folder / "run.json", json.dumps(result, indent=1))
+    say(f"{config.kind}: {folder}")
     return result
 
 

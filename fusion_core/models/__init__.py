@@ -7,7 +7,23 @@ predictions = model.predict("Some text.")
 predictions.bits_per_byte
 """
 
-from fusion_core.models._load import SAMPLE_MODELS, default_dtype, load_model, require_torch, weights_identity
+from fusion_core.models._load import (
+    SAMPLE_MODELS,
+    default_dtype,
+    load_model,
+    require_torch,
+    weights_folder,
+    weights_identity,
+)
 from fusion_core.models._model import KEEP, Model
 
-__all__ = ["KEEP", "SAMPLE_MODELS", "Model", "default_dtype", "load_model", "require_torch", "weights_identity"]
+__all__ = [
+    "KEEP",
+    "SAMPLE_MODELS",
+    "Model",
+    "default_dtype",
+    "load_model",
+    "require_torch",
+    "weights_folder",
+    "weights_identity",
+]

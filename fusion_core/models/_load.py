@@ -74,6 +74,20 @@ def default_dtype(device: str | None = None) -> str:
     return "bfloat16" if on_cuda else "float32"
 
 
+def weights_folder(name: str) -> Path:
+    """The local folder of a model's safetensors, downloaded or converted if need be; raises as `load_model`."""
+    import huggingface_hub
+
+    folder = _folder(name)
+    if Path(folder).is_dir():
+        return Path(folder)
+    try:
+        patterns = ["*.safetensors", "*.json", "tokenizer*", "*.model"]
+        return Path(huggingface_hub.snapshot_download(folder, allow_patterns=patterns))
+    except Exception as error:  # whatever the hub's client raises
+        raise ModelError(f"cannot download the model {name!r}: {_first_line(error)}") from error
+
+
 def weights_identity(name: str) -> str:
     """What tells one state of a model's weights from another: sizes and times of local files; else the name."""
     path = Path(name).expanduser()

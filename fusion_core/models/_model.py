@@ -30,11 +30,12 @@ KEEP = ("text", "best")
 @dataclass(frozen=True)
 class Scored:
     """How a model predicts a text of n tokens: nats float64[n - 1] of tokens 1 to n - 1 under the full softmax, and
-    bool[n - 1], whether each was the most probable."""
+    bool[n - 1], whether each was the most probable, and float32[n - 1] the probability of the most probable one."""
 
     encoding: Encoding
     nll: NDArray[np.float64]
     correct: NDArray[np.bool_]
+    confidence: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,7 @@ class Model:
         encodings = [self._encoded(text) for text in texts]
         nll = [np.zeros(max(0, len(encoding) - 1)) for encoding in encodings]
         correct = [np.zeros(len(values), dtype=np.bool_) for values in nll]
+        confidence = [np.zeros(len(values), dtype=np.float32) for values in nll]
         lead = 0 if self.start is None else 1
         for text, begin, logits in self._logits(encodings, progress):
             # Row r is read at place begin + r and predicts token begin + r + 1 - lead; token 0 is not scored.
@@ -135,11 +137,14 @@ class Model:
                 continue
             rows = logits[first : first + len(gold)].float()
             chosen = torch.from_numpy(gold.astype(np.int64)).to(rows.device)
-            nats = torch.logsumexp(rows, dim=1) - rows.gather(1, chosen[:, None])[:, 0]
+            total = torch.logsumexp(rows, dim=1)
+            nats = total - rows.gather(1, chosen[:, None])[:, 0]
+            best, at = rows[:, : self.tokenizer.size].max(dim=1)
             place = slice(begin + first - lead, begin + first - lead + len(gold))
             nll[text][place] = nats.cpu().numpy()
-            correct[text][place] = (rows[:, : self.tokenizer.size].argmax(dim=1) == chosen).cpu().numpy()
-        return [Scored(*one) for one in zip(encodings, nll, correct, strict=True)]
+            correct[text][place] = (at == chosen).cpu().numpy()
+            confidence[text][place] = (best - total).exp().cpu().numpy()
+        return [Scored(*one) for one in zip(encodings, nll, correct, confidence, strict=True)]
 
     def _encoded(self, text: str | Encoding) -> Encoding:
         return self.tokenizer.encode(text) if isinstance(text, str) else text

@@ -116,6 +116,13 @@ def evaluate(
     runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs; the first is what others differ from.")],
     split: Annotated[str, typer.Option(help="train, validation or held_out.")] = "held_out",
     changes: Changes = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Also an HTML file with both as pictures.", show_default=False)
+    ] = None,
+    tasks: Annotated[
+        str | None,
+        typer.Option(help="Also these tasks of lm-eval, with commas between them (extra lm-eval).", show_default=False),
+    ] = None,
     before: Annotated[bool, typer.Option(help="Begin with the first run's target as it was before training.")] = False,
     output: OutputFormat = Format.table,
 ) -> None:
@@ -126,7 +133,9 @@ def evaluate(
     from fusion_core import load_tokenizer
     from fusion_core.models import load_model
     from training.config import load
+    from training.ensemble import score_ensemble
     from training.evaluate import score, table
+    from training.harness import run_tasks
     from training.splits import SPLITS, split_corpus
 
     if split not in SPLITS:
@@ -142,10 +151,23 @@ def evaluate(
     tokenizer = load_tokenizer(chosen.target)
     for label in [*([chosen.target] if before else []), *map(str, runs)]:
         with progress(f"{label} reads {len(texts)} documents") as update:
-            name = chosen.target if label == chosen.target else str(Path(label) / "model")
-            scores[label] = score(load_model(name, tokenizer=tokenizer), texts, update)
+            if label == chosen.target:
+                scores[label] = score(load_model(label, tokenizer=tokenizer), texts, update)
+                continue
+            made = load(Path(label) / "config.yaml", training=False)
+            if made.kind == "ensemble":
+                scores[label] = score_ensemble(made, texts, update)
+            else:
+                scores[label] = score(load_model(str(Path(label) / "model"), tokenizer=tokenizer), texts, update)
     frame = table(scores)
+    if plot is not None:
+        from training.comparison import figure, save
+
+        save(figure(frame, scores), plot)
+    harness = run_tasks([run for run in runs if (run / "model").is_dir()], tasks) if tasks else []
     if output is Format.json:
-        print_json(frame.to_dict("records"))
+        print_json({"runs": frame.to_dict("records"), "tasks": harness} if tasks else frame.to_dict("records"))
         return
     print_frame(f"{split}, {len(texts)} documents: bits per byte", frame)
+    if harness:
+        print_table("lm-eval", ["run", "task", "metric", "value"], [list(row.values()) for row in harness])

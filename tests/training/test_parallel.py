@@ -1,0 +1,138 @@
+"""Losses do not depend on how a step is cut: into processes, accumulated batches, packed rows; nor on where they are
+made."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fusion_core import TrainingError
+from tests.support import tiny
+from tests.training.test_training import _config, _losses, _quiet
+from training.config import Config, dump
+
+torch = pytest.importorskip("torch")
+from fusion_core.models import load_model  # noqa: E402
+from training.dataset import Collator, Examples, OnlineExamples, check_packing  # noqa: E402
+from training.splits import split_corpus  # noqa: E402
+from training.train import train  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory, workspace_folder: Path) -> tuple[str, str]:
+    root = tmp_path_factory.mktemp("models")
+    return str(tiny.save_model(root / "a", "byte-bpe", 1)), str(tiny.save_model(root / "b", "metaspace-bpe", 2))
+
+
+def _run(folder: Path, models: tuple[str, str], output: str, data: bool = True, **changes: object) -> Config:
+    training = {
+        "max_steps": 4, "learning_rate": 3e-3, "per_device_train_batch_size": 4, "logging_steps": 1,
+        "use_cpu": True, "disable_tqdm": True, "save_strategy": "no", **changes.pop("training", {}),  # type: ignore[dict-item]
+    }  # fmt: skip
+    shared = {"data": str(folder / "data")} if data else {}
+    return _config(folder, models, training=training, output=str(folder / output), **shared, **changes)
+
+
+def _same(a: Config, b: Config, rel: float = 1e-4) -> None:
+    left, right = _losses(a.output), _losses(b.output)
+    assert len(left) == len(right) == 4
+    assert list(left.values()) == pytest.approx(list(right.values()), rel=rel)
+
+
+def test_two_processes_have_the_losses_of_one(tmp_path: Path, models: tuple[str, str]) -> None:
+    one = _run(tmp_path, models, "one")
+    train(one, say=_quiet)
+    two = _run(tmp_path, models, "two", training={"per_device_train_batch_size": 2})
+    path = tmp_path / "two.yaml"
+    path.write_text(dump(two), encoding="utf-8")
+    launch = ["torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29511", "-m", "training", str(path)]
+    found = subprocess.run(
+        [sys.executable, "-m", *launch],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert found.returncode == 0, found.stderr[-3000:]
+    _same(one, two)
+    rows = [json.loads(line) for line in (two.output / "metrics.jsonl").read_text().splitlines()]
+    ours = [json.loads(line) for line in (one.output / "metrics.jsonl").read_text().splitlines()]
+    for key in ("clm", "divergence", "eval_bits_per_byte"):
+        assert [r[key] for r in rows if key in r] == pytest.approx([r[key] for r in ours if key in r], rel=1e-4)
+    a, b = (load_model(str(c.output / "model"), device="cpu").network.state_dict() for c in (one, two))
+    assert all(torch.allclose(a[name], b[name], atol=1e-4) for name in a)
+
+
+def test_accumulated_batches_have_the_losses_of_a_whole_one(tmp_path: Path, models: tuple[str, str]) -> None:
+    one = _run(tmp_path, models, "one")
+    cut = _run(
+        tmp_path, models, "cut", training={"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4}
+    )  # fmt: skip
+    train(one, say=_quiet)
+    train(cut, say=_quiet)
+    _same(one, cut)
+
+
+@pytest.mark.parametrize("changes", [{"packing": True}, {"training": {"gradient_checkpointing": True}}])
+def test_packing_and_checkpointing_change_no_loss(
+    tmp_path: Path, models: tuple[str, str], changes: dict[str, object]
+) -> None:
+    plain, other = _run(tmp_path, models, "plain"), _run(tmp_path, models, "other", **changes)
+    train(plain, say=_quiet)
+    train(other, say=_quiet)
+    _same(plain, other)
+
+
+def test_bf16_stays_near(tmp_path: Path, models: tuple[str, str]) -> None:
+    plain, half = _run(tmp_path, models, "plain"), _run(tmp_path, models, "half", training={"bf16": True})
+    train(plain, say=_quiet)
+    train(half, say=_quiet)
+    _same(plain, half, rel=2e-2)
+
+
+def test_online_teaching_gives_the_numbers_of_the_cache(tmp_path: Path, models: tuple[str, str]) -> None:
+    sources = [{"model": models[0]}]
+    for more in ({"sources": sources}, {"sources": sources, "fusion": {"with_target": True, "rule": "avg_ce"}}):
+        name = "fused" if "fusion" in more else "one"
+        kept, live = _run(tmp_path, models, name, **more), _run(tmp_path, models, f"{name}-live", online=True, **more)
+        train(kept, say=_quiet)
+        train(live, say=_quiet)
+        _same(kept, live, rel=1e-3)
+        assert not (live.output / "data").exists()
+    documents = list(split_corpus(live).train)
+    examples = OnlineExamples(live, documents)
+    assert len(examples) >= len(documents) and examples[len(examples) - 1]["name"] == documents[-1].name
+
+
+def test_packed_rows_hold_what_padded_ones_do(tmp_path: Path, models: tuple[str, str]) -> None:
+    config = _run(tmp_path, models, "x")
+    from training.data import prepare
+
+    examples = Examples(prepare(config, split_corpus(config).train, _quiet))
+    rows = [examples[n] for n in range(4)]
+    packed, padded = Collator(1, packing=True)(rows), Collator(1)(rows)
+    kept = padded["attention_mask"].bool()
+    for name in ("input_ids", "labels", "covered", "target_ids", "target_probs"):
+        assert torch.equal(packed[name][0], padded[name][kept])
+    assert "attention_mask" not in packed and (packed["position_ids"] == 0).sum() == 4
+
+
+def test_a_model_that_mixes_packed_documents_is_refused(
+    tmp_path: Path, models: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = load_model(models[1], device="cpu").network
+    assert check_packing(network)
+    whole = type(network).forward
+
+    def blind(self: object, *args: object, position_ids: object = None, **kwargs: object) -> object:
+        return whole(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(network), "forward", blind)
+    assert not check_packing(network)
+    with pytest.raises(TrainingError, match="keep packed documents apart"):
+        train(_run(tmp_path, models, "x", packing=True), say=_quiet)

@@ -1,0 +1,129 @@
+"""Weights of models of one architecture merged into one, file by file, straight on safetensors."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fusion_core.errors import ModelError
+from fusion_core.models import weights_folder
+
+MERGES = ("linear", "slerp")
+# Below this angle (radians) a sphere is flat enough, and sin would divide by next to nothing.
+_FLAT = 1e-4
+# What of the first model's folder belongs to the result besides weights.
+_BESIDE = (
+    "config.json",
+    "generation_config.json",
+    "model.safetensors.index.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+)
+
+
+def slerp(a: Any, b: Any, weight: float) -> Any:
+    """Spherical interpolation of two tensors taken as vectors (Shoemake 1985): a at 0, b at 1."""
+    import torch
+
+    x, y = a.double().flatten(), b.double().flatten()
+    norms = x.norm() * y.norm()
+    cosine = (x @ y / norms).clamp(-1, 1) if norms > 0 else torch.tensor(1.0)
+    angle = torch.arccos(cosine)
+    if float(angle) < _FLAT or float(torch.pi - angle) < _FLAT:
+        return linear(a, b, weight)
+    parts = torch.sin((1 - weight) * angle) * x + torch.sin(weight * angle) * y
+    return (parts / torch.sin(angle)).reshape(a.shape).to(a.dtype)
+
+
+def linear(a: Any, b: Any, weight: float) -> Any:
+    """`(1 - weight) * a + weight * b`."""
+    return ((1 - weight) * a.double() + weight * b.double()).to(a.dtype)
+
+
+def merge_weights(models: Sequence[str], output: Path, method: str = "linear", weight: float = 0.5) -> None:
+    """Merge two models, or more one after the other, into the folder `output`, whole or not at all.
+
+    Args:
+        models: as `load_model` takes them; the first one gives config, tokenizer and dtypes.
+        weight: of each further model against what has been merged before it.
+
+    Raises:
+        ModelError: an unknown method, fewer than two models, or their architectures or shapes differ.
+    """
+    if method not in MERGES:
+        raise ModelError(f"unknown merge {method!r}; choose one of {', '.join(MERGES)}")
+    if len(models) < 2 or not 0 <= weight <= 1:
+        raise ModelError("merging needs at least two models, and a weight from 0 to 1")
+    from safetensors import SafetensorError, safe_open
+    from safetensors.torch import save_file
+
+    folders = [weights_folder(name) for name in models]
+    places = [_places(folder) for folder in folders]
+    _check_alike(models, folders, places)
+    combine = {"linear": linear, "slerp": slerp}[method]
+    output.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=".part-", dir=output.parent))
+    try:
+        for file in sorted(set(places[0].values())):
+            merged = {}
+            for name in (n for n, path in places[0].items() if path == file):
+                tensors = []
+                for place in places:
+                    with safe_open(place[name], framework="pt") as opened:
+                        tensors.append(opened.get_tensor(name))
+                made = tensors[0]
+                for other in tensors[1:]:
+                    made = combine(made, other, weight) if made.is_floating_point() else made
+                merged[name] = made.contiguous()
+            save_file(merged, temporary / file.name, metadata={"format": "pt"})
+        for pattern in _BESIDE:
+            for path in folders[0].glob(pattern):
+                shutil.copyfile(path, temporary / path.name)
+        if output.exists():
+            raise ModelError(f"{output} is there already; give another folder, or remove it")
+        temporary.replace(output)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"cannot merge into {output}: {error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _places(folder: Path) -> dict[str, Path]:
+    """Every tensor's file."""
+    from safetensors import SafetensorError, safe_open
+
+    found: dict[str, Path] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="pt") as opened:
+                found |= dict.fromkeys(opened.keys(), path)
+        except (OSError, SafetensorError) as error:
+            raise ModelError(f"{path} cannot be read: {error}") from error
+    if not found:
+        raise ModelError(f"{folder} holds no safetensors weights")
+    return found
+
+
+def _check_alike(models: Sequence[str], folders: Sequence[Path], places: Sequence[dict[str, Path]]) -> None:
+    from safetensors import safe_open
+
+    kinds = []
+    for folder in folders:
+        try:
+            kinds.append(json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architectures"))
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{folder} has no readable config.json: {error}") from error
+    for name, folder, kind, place in list(zip(models, folders, kinds, places, strict=True))[1:]:
+        if kind != kinds[0]:
+            raise ModelError(f"{models[0]} is a {kinds[0]} and {name} a {kind}: only one architecture can be merged")
+        if different := set(places[0]) ^ set(place):
+            raise ModelError(f"{models[0]} and {name} do not have the same tensors, such as {sorted(different)[0]}")
+        for tensor, path in places[0].items():
+            with safe_open(path, framework="pt") as a, safe_open(place[tensor], framework="pt") as b:
+                shapes = a.get_slice(tensor).get_shape(), b.get_slice(tensor).get_shape()
+            if shapes[0] != shapes[1]:
+                raise ModelError(f"{tensor} is {shapes[0]} in {models[0]} and {shapes[1]} in {folder.name}")
