@@ -28,12 +28,12 @@ class Reliability:
     @classmethod
     def of(cls, confidence: NDArray[np.floating[Any]], correct: NDArray[np.bool_]) -> Reliability:
         """From n tokens."""
-        place = np.minimum((np.asarray(confidence, dtype=np.float64) * BINS).astype(np.int64), BINS - 1)
-        return cls(
-            np.bincount(place, minlength=BINS),
-            np.bincount(place, weights=correct, minlength=BINS).astype(np.int64),
-            np.bincount(place, weights=confidence, minlength=BINS),
-        )
+        sure = np.asarray(confidence, dtype=np.float64)
+        place = np.minimum((sure * BINS).astype(np.int64), BINS - 1)
+        sums = np.zeros(BINS)
+        np.add.at(sums, place, sure)
+        hits = np.bincount(place[correct], minlength=BINS).astype(np.int64)
+        return cls(np.bincount(place, minlength=BINS).astype(np.int64), hits, sums)
 
     @classmethod
     def total(cls, parts: Iterable[Reliability]) -> Reliability:
