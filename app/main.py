@@ -10,16 +10,14 @@ from app import state
 from app.views import alignment, distributions, training, vocabulary
 
 st.set_page_config(page_title="fusescope", page_icon=":material/join_inner:", layout="wide")
-page = st.navigation(
-    [
-        st.Page(
-            alignment.render, title="Alignment", icon=":material/compare_arrows:", url_path="alignment", default=True
-        ),
-        st.Page(vocabulary.render, title="Vocabulary", icon=":material/dictionary:", url_path="vocabulary"),
-        st.Page(distributions.render, title="Distributions", icon=":material/bar_chart:", url_path="distributions"),
-        st.Page(training.render, title="Training", icon=":material/model_training:", url_path="training"),
-    ],
-    position="top",
-)
+pages = [
+    st.Page(alignment.render, title="Alignment", icon=":material/compare_arrows:", url_path="alignment", default=True),
+    st.Page(vocabulary.render, title="Vocabulary", icon=":material/dictionary:", url_path="vocabulary"),
+    st.Page(distributions.render, title="Distributions", icon=":material/bar_chart:", url_path="distributions"),
+    st.Page(training.render, title="Training", icon=":material/model_training:", url_path="training"),
+]
+# For the buttons of one page that open another.
+st.session_state["_pages"] = {one.url_path or "alignment": one for one in pages}
+page = st.navigation(pages, position="top")
 state.carry_over(page.url_path)
 page.run()

@@ -8,7 +8,7 @@ from pathlib import Path
 from fusion_core.errors import DistributionError, TokenizerError
 from fusion_core.tokenizers import SAMPLES
 from fusion_core.workspace import workspace
-from training.shards import MANIFEST, is_shards
+from training.shards import MANIFEST, read_manifest
 
 # Folders that the app may read, besides the workspace; `fusescope app` sets it.
 VARIABLE = "FUSESCOPE_ALLOW"
@@ -62,11 +62,18 @@ def permitted_folder(name: str) -> Path:
 
 
 def shard_folders(limit: int = 50) -> list[str]:
-    """Folders of shards at most three levels below `roots`."""
+    """Folders of taught shards at most four levels below `roots`: those of a run lie so deep."""
     found: dict[str, None] = {}
     for root in roots():
-        for depth in ("*", "*/*", "*/*/*"):
+        for depth in ("*", "*/*", "*/*/*", "*/*/*/*"):
             for path in root.glob(f"{depth}/{MANIFEST}"):
-                if is_shards(path.parent) and len(found) < limit:
+                if len(found) < limit and _is_taught(path.parent):
                     found[str(path.parent)] = None
     return list(found)
+
+
+def _is_taught(folder: Path) -> bool:
+    try:
+        return read_manifest(folder).stage == "teach"
+    except DistributionError:
+        return False

@@ -39,6 +39,15 @@ def carry_over(page: str) -> None:
     choices.page = page
 
 
+def hand_over(values: dict[str, str]) -> None:
+    """Let the page that is opened next show these values of its shared widgets."""
+    choices: Choices = st.session_state.setdefault(_KEY, Choices())
+    choices.values.update(values)
+    for key in values:
+        if key in st.query_params:
+            del st.query_params[key]
+
+
 def remembered(key: str, default: T) -> T:
     """What a widget of `REMEMBERED` last held on its page, `default` if it was never shown."""
     choices: Choices = st.session_state.setdefault(_KEY, Choices())

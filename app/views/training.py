@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 import streamlit as st
 import yaml
 
-from app import paths, state
+from app import paths, run_texts, state
 from app.inputs import plain, stop_with
 from fusion_core.errors import ConfigError, FusionError
 from fusion_core.fusion import LEVELS, RULES
@@ -18,8 +18,14 @@ from fusion_core.transfer import METHODS
 from training import runs
 from training.config import PUBLISHED, Config, load, parse
 from training.corpus import CORPORA
+from training.data import plan
 from training.splits import split_corpus
 
+# Arguments of the Trainer that name files, or send something elsewhere.
+_REFUSED = {
+    "accelerator_config", "deepspeed", "fsdp_config", "hub_model_id", "hub_token", "logging_dir", "output_dir",
+    "push_to_hub", "resume_from_checkpoint", "sortish_sampler", "torch_compile_backend",
+}  # fmt: skip
 _DIVERGENCES = ("ce", "forward_kl", "reverse_kl", "js")
 
 
@@ -76,12 +82,18 @@ def _checked(text: str) -> Config:
     config = parse(value, "the config")
     for name in (config.target, *(source.model for source in config.sources)):
         paths.permitted(name)
-    for file in config.corpus.files:
+    for file in (*config.corpus.files, *([config.data] if config.data else [])):
         paths.permitted_folder(str(file))
+    if config.corpus.hub:
+        paths.permitted(config.corpus.hub.name)
+    if refused := sorted(_REFUSED & set(config.training)):
+        raise ConfigError(f"training.{refused[0]} reads or writes outside the run's folder; use it on the command line")
     return config
 
 
-def _show_check(config: Config) -> None:
+def _show_check(config: Config, taken: bool) -> None:
+    if taken:
+        st.warning("There is a run of that name already; launch it under another one.")
     with st.spinner("Reading the corpus …", show_time=True):
         splits = split_corpus(config)
     size = sum(len(document.text.encode("utf-8", "surrogatepass")) for document in splits.train)
@@ -99,6 +111,10 @@ def _show_check(config: Config) -> None:
     columns[1].metric("Validation, held out", f"{len(splits.validation):,}, {len(splits.held_out):,}")
     columns[2].metric("Steps, about", f"{steps:,.0f}", help="At four bytes a token.")
     columns[3].metric("Disk for distributions, about", f"{disk / 1e6:,.0f} MB")
+    rows = [
+        f"| {plain(s.title)} | {'there already' if s.cached else 'to be made'} |" for s in plan(config, splits.train)
+    ]
+    st.markdown("\n".join(["| stage | its shards |", "| --- | --- |", *rows]))
     st.success("The config is valid.")
 
 
@@ -128,7 +144,8 @@ def _new_run() -> None:
             require_torch()
             config = _checked(text)
             if check:
-                _show_check(config)
+                known = (runs.run_folder(name.strip()) / "launch.yaml").exists()
+                _show_check(config.model_copy(update={"output": runs.run_folder(name.strip())}), known)
             if start:
                 runs.launch(name.strip(), config)
                 st.toast(f"{plain(name)} is running; closing this page does not stop it.")
@@ -171,6 +188,7 @@ def _show_runs() -> None:
             "loss": [_last(run, "loss") for run in found],
             "validation, bits per byte": [_last(run, "eval_bits_per_byte") for run in found],
             "before": [run.metrics[0].get("eval_bits_per_byte") if run.metrics else None for run in found],
+            "tokens a second": [_last(run, "tokens_per_second") for run in found],
             "seconds": [_last(run, "train_runtime") for run in found],
         }
     )
@@ -198,6 +216,17 @@ def _show_runs() -> None:
             st.code(run.log() or "nothing printed yet", language=None, height=220)
 
 
+@st.fragment(run_every=5.0)
+def _show_texts() -> None:
+    found = runs.list_runs()
+    if not found:
+        return
+    st.subheader("What it was trained on")
+    names = [run.name for run in found]
+    run = found[names.index(st.selectbox("Run", names, key="texts_of"))]
+    run_texts.show(run, _stored(run), st.session_state["_pages"])
+
+
 def _stored(run: runs.Run) -> Config:
     return load(run.folder / "launch.yaml")
 
@@ -208,5 +237,6 @@ def render() -> None:
     try:
         _new_run()
         _show_runs()
+        _show_texts()
     except FusionError as error:
         stop_with(error)

@@ -21,6 +21,36 @@ def first_of_each(mapped, size):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
+def best_first(indptr, ids, probs, k, least):  # type: ignore[no-untyped-def]
+    """At most k entries above `least` of each position, the most probable first, ties to the lowest id.
+
+    Returns counts int64[m], ids int32, probs float32.
+    """
+    m = len(indptr) - 1
+    counts = np.zeros(m, np.int64)
+    out_ids, out_probs = np.empty(len(ids), np.int32), np.empty(len(ids), np.float32)
+    bits = probs.view(np.uint32)  # of floats above 0 the order is that of their bits
+    used = 0
+    for i in range(m):
+        keys = np.empty(indptr[i + 1] - indptr[i], np.uint64)
+        held = 0
+        for at in range(indptr[i], indptr[i + 1]):
+            if probs[at] > least:
+                keys[held] = (np.uint64(0xFFFFFFFF - bits[at]) << np.uint64(32)) | np.uint64(ids[at])
+                held += 1
+        keys = np.sort(keys[:held])
+        counts[i] = min(k, held)
+        for n in range(counts[i]):
+            out_ids[used + n] = np.int32(keys[n] & np.uint64(0xFFFFFFFF))
+        back = np.array(
+            [np.uint32(np.uint64(0xFFFFFFFF) - (keys[n] >> np.uint64(32))) for n in range(counts[i])], np.uint32
+        )
+        out_probs[used : used + counts[i]] = back.view(np.float32)
+        used += counts[i]
+    return counts, out_ids[:used].copy(), out_probs[:used].copy()
+
+
+@njit(cache=True, nogil=True)
 def carry(rows, ids, probs, tails, dense, indptr, target_ids, weights, exact, size, first_wins):  # type: ignore[no-untyped-def]
     """Distributions through a sparse mapping (`indptr`, `target_ids`, `weights`), for the chosen rows (-1 for none).
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusion_core.errors import TransferError
+from fusion_core.transfer import _kernel as kernel
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,6 +77,17 @@ class Transfer:
         best = np.full(len(self), -1, dtype=np.int64)
         best[filled] = self.ids[order][self.indptr[:-1][filled]]
         return np.where(self.covered, best, -1)
+
+    def best_first(
+        self, k: int, least: float = 0.0
+    ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]:
+        """Counts int64[m], ids and probabilities of at most k entries above `least` of each covered position, the most
+        probable first, ties to the lowest id."""
+        counts, ids, probs = kernel.best_first(self.indptr, self.ids, self.probs, k, np.float32(least))
+        if not self.covered.all():
+            shown = np.repeat(self.covered, counts)
+            counts, ids, probs = np.where(self.covered, counts, 0), ids[shown], probs[shown]
+        return counts, ids, probs
 
     def to_dense(self, position: int) -> NDArray[np.float64]:
         """float64[size]: one position's probabilities with the rest spread evenly; meant for one position at a time."""

@@ -46,6 +46,7 @@ def test_from_the_form_to_a_finished_model(address: str, page: Page, shoot: Shoo
     area.press("Control+Enter")
     page.get_by_role("button", name="Check").click()
     expect(page.get_by_text("The config is valid.")).to_be_visible(timeout=60_000)
+    expect(page.get_by_text("to be made").first).to_be_visible()
     page.get_by_role("textbox", name="Name of the run").fill("tiny-run")
     page.get_by_role("textbox", name="Name of the run").press("Enter")
     page.get_by_role("button", name="Launch").click()
@@ -56,6 +57,14 @@ def test_from_the_form_to_a_finished_model(address: str, page: Page, shoot: Shoo
     shoot(page, "training-finished")
     result = json.loads((workspace_folder / "runs" / "tiny-run" / "run.json").read_text())
     assert result["steps"] == 8 and result["validation_after"] is not None
+    # What it was trained on opens on the other pages.
+    page.get_by_role("button", name="Open in Distributions").click()
+    expect(page.get_by_text("What comes next?")).to_be_visible(timeout=120_000)
+    expect(page.get_by_role("combobox", name="Document")).to_have_value(re.compile(r"^lines\.txt:"))
+    shoot(page, "training-example")
+    page.goto(f"{address}/training")
+    page.get_by_role("button", name="Open in Alignment").click(timeout=60_000)
+    expect(page.get_by_role("textbox", name="Your text")).to_contain_text("lazy dogs", timeout=60_000)
 
 
 def test_files_outside_are_refused(address: str, page: Page) -> None:
@@ -66,3 +75,7 @@ def test_files_outside_are_refused(address: str, page: Page) -> None:
     area.press("Control+Enter")
     page.get_by_role("button", name="Check").click()
     expect(page.get_by_test_id("stAlert").first).to_contain_text("lies outside the folders")
+    area.fill("target: smollm2-135m\ncorpus: {name: stdlib-code}\ntraining: {deepspeed: /tmp/x}")
+    area.press("Control+Enter")
+    page.get_by_role("button", name="Check").click()
+    expect(page.get_by_test_id("stAlert").first).to_contain_text("outside the run's folder")

@@ -169,13 +169,10 @@ def carried_of(batch: pa.RecordBatch, size: int) -> list[Transfer]:
 def _rows(documents: pa.RecordBatch, carried: Sequence[Transfer], ce: Sequence[float], top_k: int) -> pa.RecordBatch:
     lists: dict[str, list[NDArray[Any]]] = {name: [] for name in ("counts", "ids", "probs", "covered", "ledger")}
     for one in carried:
-        owner = np.repeat(np.arange(len(one)), np.diff(one.indptr))
-        order = np.lexsort((one.ids, -one.probs, owner))
-        kept = np.arange(len(owner)) - one.indptr[:-1][owner] < top_k
-        kept &= (one.probs[order] > 2**-24) & one.covered[owner]  # float16 holds nothing smaller
-        lists["counts"].append(np.bincount(owner[kept], minlength=len(one)))
-        lists["ids"].append(one.ids[order][kept])
-        lists["probs"].append(one.probs[order][kept].astype(np.float16))
+        counts, ids, probs = one.best_first(top_k, 2**-24)  # float16 holds nothing smaller
+        lists["counts"].append(counts)
+        lists["ids"].append(ids)
+        lists["probs"].append(probs.astype(np.float16))
         lists["covered"].append(one.covered)
         lists["ledger"].append(one.ledger.mean(axis=0) if len(one) else np.zeros(5))
     columns = {
