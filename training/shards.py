@@ -176,6 +176,8 @@ def _run_locked(
     done: Callable[[int, bool], None] | None,
 ) -> Outcome:
     settings = json.loads(json.dumps(dict(settings)))
+    for part in folder.glob(".part-*"):  # of a run that was killed: no other one writes here now
+        part.unlink(missing_ok=True)
     known: dict[str, Shard] = {}
     if is_shards(folder):
         before = read_manifest(folder)
