@@ -9,15 +9,24 @@ from app import state
 # Not a folder called "pages": Streamlit would take its files for pages of its own.
 from app.views import alignment, distributions, training, vocabulary
 
-st.set_page_config(page_title="fusescope", page_icon=":material/join_inner:", layout="wide")
-pages = [
-    st.Page(alignment.render, title="Alignment", icon=":material/compare_arrows:", url_path="alignment", default=True),
-    st.Page(vocabulary.render, title="Vocabulary", icon=":material/dictionary:", url_path="vocabulary"),
-    st.Page(distributions.render, title="Distributions", icon=":material/bar_chart:", url_path="distributions"),
-    st.Page(training.render, title="Training", icon=":material/model_training:", url_path="training"),
-]
-# For the buttons of one page that open another.
-st.session_state["_pages"] = {one.url_path or "alignment": one for one in pages}
-page = st.navigation(pages, position="top")
-state.carry_over(page.url_path)
-page.run()
+
+def main() -> None:
+    """Choose the page that the address asks for, and run it."""
+    st.set_page_config(page_title="fusescope", page_icon=":material/join_inner:", layout="wide")
+    pages = [
+        st.Page(
+            alignment.render, title="Alignment", icon=":material/compare_arrows:", url_path="alignment", default=True
+        ),
+        st.Page(vocabulary.render, title="Vocabulary", icon=":material/dictionary:", url_path="vocabulary"),
+        st.Page(distributions.render, title="Distributions", icon=":material/bar_chart:", url_path="distributions"),
+        st.Page(training.render, title="Training", icon=":material/model_training:", url_path="training"),
+    ]
+    # For the buttons of one page that open another.
+    st.session_state["_pages"] = {one.url_path or "alignment": one for one in pages}
+    page = st.navigation(pages, position="top")
+    state.carry_over(page.url_path)
+    page.run()
+
+
+if __name__ == "__main__":  # not where a worker process reads this file again
+    main()
