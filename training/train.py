@@ -264,6 +264,7 @@ def train(config: Config, *, resume: bool = False, say: Say = print, engine: Eng
     }
     if finished and not config.lora:
         trainer.save_model(str(folder / "model"))  # on all processes: each may hold a part
+        (folder / "model" / "training_args.bin").unlink(missing_ok=True)  # pickled; config.yaml says the same
     if trainer.is_world_process_zero():
         if finished:
             if config.lora:
@@ -320,6 +321,7 @@ def _arguments(config: Config, validates: bool) -> TrainingArguments:
     defaults = dict(_DEFAULTS)
     if validates and "eval_strategy" not in config.training:
         defaults["eval_strategy"] = "epoch"
+    defaults["dataloader_pin_memory"] = torch.cuda.is_available()
     chosen = {**defaults, **config.training}
     if chosen.get("bf16") and not torch.cuda.is_available():
         chosen = {"use_cpu": True, **chosen}

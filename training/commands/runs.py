@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from training.commands.options import EngineName, OutputFormat, Workers, fail
-from training.console import Format, print_frame, print_json, print_table, progress
+from training.console import Format, print_json, print_table, progress
 from training.engines import engine as make_engine
 
 ConfigFile = Annotated[Path, typer.Argument(help="The YAML file; 'fusescope config --example' prints one.")]
@@ -168,6 +168,19 @@ def evaluate(
     if output is Format.json:
         print_json({"runs": frame.to_dict("records"), "tasks": harness} if tasks else frame.to_dict("records"))
         return
-    print_frame(f"{split}, {len(texts)} documents: bits per byte", frame)
+    rows = [
+        [
+            row["model"],
+            row["domain"],
+            row["documents"],
+            f"{row['bits per byte']:.4f}\n({row['low']:.3f} to {row['high']:.3f})",
+            f"{row['difference']:+.4f}\n({row['difference low']:+.3f} to {row['difference high']:+.3f})",
+            row["top-1"],
+            row["calibration error"],
+        ]
+        for row in frame.to_dict("records")
+    ]
+    columns = ["model", "domain", "texts", "bits per byte, 95 %", "difference, 95 %", "top-1", "ECE"]
+    print_table(f"{split}, {len(texts)} documents; ECE is the expected calibration error", columns, rows)
     if harness:
         print_table("lm-eval", ["run", "task", "metric", "value"], [list(row.values()) for row in harness])
