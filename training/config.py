@@ -63,6 +63,11 @@ class CorpusSection(_Section):
     name: str | None = Field(None, description=f"A corpus that is always there: {', '.join(CORPORA)}.")
     files: list[Path] = Field([], description="Text files, or .jsonl or .parquet with a column 'text'.")
     hub: HubSection | None = Field(None, description="A data set of the Hugging Face hub.")
+    part: str | None = Field(
+        None,
+        pattern=r"^[1-9][0-9]*/[1-9][0-9]*$",
+        description="A share of the documents, such as 1/2 or 2/2, by a hash of their names: two models, two shares.",
+    )
     limit: int = Field(0, ge=0, description="Documents to read at most; 0 for all.")
     split: Literal["hash", "order"] = Field(
         "hash",
@@ -71,6 +76,15 @@ class CorpusSection(_Section):
     validation: float = Field(0.1, ge=0, lt=1, description="Share of documents for validation during training.")
     held_out: float = Field(0.1, ge=0, lt=1, description="Share of documents that only 'fusescope evaluate' reads.")
     paragraphs: bool = Field(False, description="Make every paragraph of a file a document of its own.")
+
+    @field_validator("part")
+    @classmethod
+    def _within(cls, value: str | None) -> str | None:
+        if value is not None:
+            number, of = map(int, value.split("/"))
+            if number > of:
+                raise ValueError(f"there is no share {value}; the last one is {of}/{of}")
+        return value
 
 
 class TeachSection(_Section):

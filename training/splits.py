@@ -73,6 +73,9 @@ def _corpus(config: Config) -> Iterator[Document]:
     found: Iterable[Document] = documents(corpus.name, corpus.files, hub)
     if corpus.paragraphs:
         found = _paragraphs(found)
+    if corpus.part is not None:
+        number, of = map(int, corpus.part.split("/"))
+        found = (one for one in found if int.from_bytes(_hash(one)[8:16], "big") % of == number - 1)
     return islice(found, corpus.limit or None)
 
 
@@ -85,10 +88,13 @@ def _assigned(config: Config, sizes: Counter[str]) -> Iterator[tuple[Document, s
             at = seen[document.domain] / sizes[document.domain]
             seen[document.domain] += 1
         else:
-            # A document in parts (`name#2`) goes where its name goes.
-            key = hashlib.sha256(document.name.split("#")[0].encode("utf-8", "surrogatepass")).digest()
-            at = int.from_bytes(key[:8], "big") / 2**64
+            at = int.from_bytes(_hash(document)[:8], "big") / 2**64
         yield document, "train" if at < train else "validation" if at < train + corpus.validation else "held_out"
+
+
+def _hash(document: Document) -> bytes:
+    """Of a document's name; a document in parts (`name#2`) goes where its name goes."""
+    return hashlib.sha256(document.name.split("#")[0].encode("utf-8", "surrogatepass")).digest()
 
 
 def _paragraphs(found: Iterable[Document]) -> Iterator[Document]:

@@ -37,6 +37,8 @@ def test_the_example_is_valid_and_survives_a_round_trip(tmp_path: Path) -> None:
         ("training.output_dir=x", "no such argument"),
         ("corpus.name=null", "give a name"),
         ("corpus.held_out=0.95", "nothing to train on"),
+        ("corpus.part=3/2", "there is no share 3/2"),
+        ("corpus.part=half", "corpus.part"),
     ],
 )
 def test_a_wrong_field_is_named_with_the_nearest_valid_one(change: str, says: str) -> None:
