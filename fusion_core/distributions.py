@@ -8,7 +8,6 @@ top.tail                                 # what the full softmax gives to all ot
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,14 +16,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from fusion_core.errors import DistributionError
-from fusion_core.workspace import atomic_path
+from fusion_core.sealed import SealError, read_table, write_table
 
 FORMAT = "fusescope-distributions"
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -189,11 +187,9 @@ def save_distributions(top: TopK, path: str | Path, identity: Mapping[str, str])
     columns = {"logprobs": pa.FixedSizeListArray.from_arrays(pa.array(top.logprobs.reshape(-1)), top.k)}
     if top.ids is not None:
         columns["ids"] = pa.FixedSizeListArray.from_arrays(pa.array(top.ids.reshape(-1)), top.k)
-    header = {"format": FORMAT, "version": VERSION, "width": top.width, "k": top.k, "identity": dict(identity)}
-    table = pa.table(columns).replace_schema_metadata({FORMAT: json.dumps(header)})
+    header = {"width": top.width, "k": top.k, "identity": dict(identity)}
     try:
-        with atomic_path(Path(path)) as temporary:
-            pq.write_table(table, temporary, compression="zstd")
+        write_table(pa.table(columns), Path(path), FORMAT, VERSION, header)
     except OSError as error:
         raise DistributionError(f"cannot write distributions to {path}: {error.strerror or error}") from error
 
@@ -208,12 +204,7 @@ def load_distributions(path: str | Path, expect: Mapping[str, str] | None = None
         DistributionError: the file cannot be read, is damaged, of another version, or belongs to something else.
     """
     try:
-        table = pq.read_table(path)
-        header = json.loads((table.schema.metadata or {})[FORMAT.encode()])
-        if header["version"] != VERSION:
-            raise DistributionError(
-                f"{path} has version {header['version']} of the format; this program reads {VERSION}"
-            )
+        table, header = read_table(Path(path), FORMAT, VERSION)
         k, width = int(header["k"]), int(header["width"])
         identity = {str(key): str(value) for key, value in header["identity"].items()}
 
@@ -224,9 +215,9 @@ def load_distributions(path: str | Path, expect: Mapping[str, str] | None = None
 
         ids = matrix("ids", np.int32) if "ids" in table.column_names else None
         top = TopK(ids, matrix("logprobs", np.float32), width)
-    except DistributionError:
-        raise
-    except (pa.ArrowException, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
+    except SealError as error:
+        raise DistributionError(f"no readable distributions: {error}") from error
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise DistributionError(f"{path} holds no readable distributions ({type(error).__name__}: {error})") from error
     sums = top.probs.sum(axis=1, dtype=np.float64)
     if np.isnan(sums).any() or (sums > 1 + 1e-2).any() or (ids is not None and ((ids < 0) | (ids >= width)).any()):

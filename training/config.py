@@ -17,6 +17,8 @@ from fusion_core.fusion import RULES
 from fusion_core.transfer import METHODS
 from training.corpus import CORPORA
 
+# Of the format of config files.
+VERSION = 1
 # Names that training.stages.carry knows besides the transfer methods.
 PUBLISHED = ("published-hard", "published-soft", "published-ot")
 
@@ -129,6 +131,7 @@ class LoraSection(_Section):
 class Config(_Section):
     """What to train on what."""
 
+    version: int = Field(VERSION, description=f"Of the config's format: {VERSION}.")
     kind: Literal["train", "ensemble", "linear", "slerp"] = Field(
         "train",
         description="train; or, for comparison and without training, ensemble: the sources fused, as they "
@@ -161,6 +164,13 @@ class Config(_Section):
         description="Where distributions are kept, by default data/ in output; runs that name one folder share them.",
     )
     output: Path = Field(description="The run's folder: data, checkpoints, metrics, the trained model.")
+
+    @field_validator("version")
+    @classmethod
+    def _readable(cls, value: int) -> int:
+        if value != VERSION:
+            raise ValueError(f"version {value} of the config's format; this program reads {VERSION}")
+        return value
 
 
 def training_fields() -> dict[str, Any]:

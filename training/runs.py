@@ -14,8 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from fusion_core.errors import ConfigError, TrainingError
+from fusion_core.sealed import SealError, read_json
 from fusion_core.workspace import atomic_path, workspace
+from training.checkpoints import latest
 from training.config import Config, dump
+
+# Of run.json and versions.json.
+FORMAT = "fusescope-run"
+VERSION = 1
+# There once a run has finished.
+RESULT = "run.json"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _LOG_BYTES = 65_536
@@ -38,7 +46,8 @@ class Run:
     """One run as its folder shows it.
 
     Attributes:
-        state: `running`, `finished`, `stopped` (by request, can be resumed) or `failed`.
+        state: `running`, `finished`, `stopped` (by request, can be resumed), `failed`, or `unreadable` (its run.json is
+            damaged, or of another version).
         metrics: rows of metrics.jsonl, each with its `step`.
         result: what run.json holds, empty before the end.
     """
@@ -52,7 +61,7 @@ class Run:
     @property
     def resumable(self) -> bool:
         """Whether there is a checkpoint to go on from."""
-        return self.state in ("stopped", "failed") and any((self.folder / "checkpoints").glob("checkpoint-*"))
+        return self.state in ("stopped", "failed") and latest(self.folder / "checkpoints") is not None
 
     def log(self) -> str:
         """The end of what the process printed, progress bars in their last state."""
@@ -130,21 +139,44 @@ def stop(run: Run) -> None:
 
 def read_run(folder: Path) -> Run:
     """A run as its folder shows it now."""
-    metrics, result = [], {}
-    try:
-        for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
-            try:
-                metrics.append(json.loads(line))
-            except ValueError:  # the last line is being written
-                continue
-    except OSError:
-        pass
-    with suppress(OSError, ValueError):
-        result = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    running = _process(folder) is not None
+    metrics = _metrics(folder / "metrics.jsonl")
+    result: dict[str, Any] = {}
     stopped = any("train_runtime" in row for row in metrics[-3:])  # the Trainer came to its own end
-    state = "running" if running else "finished" if result else "stopped" if stopped else "failed"
-    return Run(folder.name, folder, state, metrics, result)
+    state = "stopped" if stopped else "failed"
+    if (folder / RESULT).is_file():
+        try:
+            result, state = read_result(folder), "finished"
+        except TrainingError:
+            state = "unreadable"
+    return Run(folder.name, folder, "running" if _process(folder) is not None else state, metrics, result)
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """What run.json holds; raises `TrainingError` where the run has not finished, or the file cannot be used."""
+    path = folder / RESULT
+    try:
+        return read_json(path, FORMAT, VERSION)
+    except FileNotFoundError as error:
+        raise TrainingError(f"{folder} is no finished run: there is no {RESULT} in it") from error
+    except (OSError, SealError) as error:
+        raise TrainingError(f"{folder} holds a run that cannot be used: {error}") from error
+
+
+def _metrics(path: Path) -> list[dict[str, Any]]:
+    """The rows that are whole: numbers by name, each with its step."""
+    rows = []
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError:
+        return []
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except ValueError:  # the last line is being written
+            continue
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            rows.append({name: value for name, value in row.items() if isinstance(value, int | float)})
+    return rows
 
 
 def list_runs() -> list[Run]:

@@ -19,11 +19,12 @@ import pyarrow.parquet as pq
 from filelock import FileLock
 
 from fusion_core.errors import DistributionError
+from fusion_core.sealed import SealError, read_json, write_json
 from fusion_core.workspace import atomic_path, digest
 from training.engines import Engine, InProcess, Job
 
 FORMAT = "fusescope-shards"
-VERSION = 1
+VERSION = 2
 MANIFEST = "manifest.json"
 
 _LOCK = ".lock"
@@ -80,17 +81,15 @@ def read_manifest(folder: Path) -> Manifest:
     """The manifest of `folder`; raises `DistributionError` where there is none that this program reads."""
     path = folder / MANIFEST
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        if value["format"] != FORMAT:
-            raise DistributionError(f"{path} is no manifest of shards")
-        if value["version"] != VERSION:
-            raise DistributionError(f"{path} has version {value['version']}; this program reads {VERSION}")
+        value = read_json(path, FORMAT, VERSION)
         shards = tuple(Shard(**shard) for shard in value["shards"])
         return Manifest(value["stage"], value["settings"], shards, bool(value["complete"]))
     except FileNotFoundError as error:
         raise DistributionError(
             f"{folder} holds no shards: there is no {MANIFEST}; 'fusescope teach' makes one"
         ) from error
+    except SealError as error:
+        raise DistributionError(f"{error}; remove {folder} and run the stage again") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DistributionError(
             f"{path} cannot be read ({type(error).__name__}: {error}); run the stage again"
@@ -107,16 +106,13 @@ def is_shards(folder: Path) -> bool:
 
 def _write_manifest(folder: Path, manifest: Manifest) -> None:
     value = {
-        "format": FORMAT,
-        "version": VERSION,
         "stage": manifest.stage,
         "settings": dict(manifest.settings),
         "rows": manifest.rows,
         "complete": manifest.complete,
         "shards": [shard.__dict__ for shard in manifest.shards],
     }
-    with atomic_path(folder / MANIFEST) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(folder / MANIFEST, FORMAT, VERSION, value)
 
 
 def _input_hash(batch: pa.RecordBatch) -> str:

@@ -17,13 +17,16 @@ import yaml
 from fusion_core import load_tokenizer
 from fusion_core.errors import ConfigError, DivergedError, TrainingError
 from fusion_core.models import load_model
-from fusion_core.workspace import atomic_path
+from fusion_core.sealed import SealError, read_json, write_json
 from training.config import apply_change, parse
 from training.data import Say
 from training.evaluate import Score, score, table
 from training.splits import split_corpus
 
 _TRIALS = "trials.json"
+# Of trials.json and results.json.
+FORMAT = "fusescope-sweep"
+VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -95,12 +98,12 @@ def run(sweep: Sweep, say: Say) -> list[dict[str, Any]]:
     root.mkdir(parents=True, exist_ok=True)
     trials: dict[str, dict[str, Any]] = {}
     if (root / _TRIALS).is_file():
-        trials = json.loads((root / _TRIALS).read_text(encoding="utf-8"))
+        trials = _read(root / _TRIALS)
     results = []
     for seed in sweep.seeds:
         chosen = {method: _best(sweep, method, seed, root, trials, say) for method in sweep.methods}
         results += _judge(sweep, chosen, seed, say)
-        _write(root / "results.json", results)
+        write_json(root / "results.json", FORMAT, VERSION, {"rows": results})
     return results
 
 
@@ -129,7 +132,7 @@ def _best(
             except DivergedError as error:  # a setting that diverges loses
                 say(f"{key}: {error}")
                 trials[key] = {"validation_after": None}
-            _write(root / _TRIALS, trials)
+            write_json(root / _TRIALS, FORMAT, VERSION, {"trials": trials})
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         bits = trials[key]["validation_after"]
         say(f"{key}: {'diverged' if bits is None else f'{bits:.4f} bits per byte on validation'}")
@@ -155,8 +158,8 @@ def _judge(
     scores["before training"] = score(load_model(target), held_out)
     frame = table(scores)
     say(frame.to_string())
-    trials = json.loads((Path(str(sweep.config.get("output", "sweep"))) / _TRIALS).read_text(encoding="utf-8"))
     root = Path(str(sweep.config.get("output", "sweep")))
+    trials = _read(root / _TRIALS)
     rows: list[dict[str, Any]] = []
     for label, part in frame.groupby("model", sort=False):
         name = str(label)
@@ -186,6 +189,9 @@ def _figures(row: pd.Series[Any]) -> dict[str, Any]:
     }
 
 
-def _write(path: Path, value: Any) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+def _read(path: Path) -> dict[str, dict[str, Any]]:
+    """The trials that were made; raises `TrainingError`."""
+    try:
+        return dict(read_json(path, FORMAT, VERSION)["trials"])
+    except (OSError, SealError, ValueError, KeyError, TypeError) as error:
+        raise TrainingError(f"cannot go on with {path.parent}: {error}; remove it, or give another output") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import signal
 import time
 from importlib.metadata import version
@@ -21,7 +22,9 @@ from fusion_core import load_tokenizer
 from fusion_core.errors import DivergedError, TrainingError
 from fusion_core.loss import SparseTarget, fusion_loss
 from fusion_core.models import Model, load_model
+from fusion_core.sealed import write_json
 from fusion_core.workspace import atomic_path
+from training.checkpoints import latest, rewind, step_of
 from training.config import Config, LossSection, dump
 from training.corpus import Document
 from training.data import Say, prepare
@@ -30,6 +33,7 @@ from training.engines import Engine
 from training.ensemble import score_ensemble
 from training.evaluate import score
 from training.merging import merge_weights
+from training.runs import FORMAT, RESULT, VERSION
 from training.splits import split_corpus
 
 # A loss above this many nats a token is no longer training.
@@ -176,6 +180,11 @@ class _Record(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.stopped:
             control.should_save = control.should_training_stop = True
+        # A row of metrics is a mean since the row before; none is to reach over a checkpoint.
+        control.should_log |= control.should_save
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        control.should_log |= control.should_save
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         if state.is_world_process_zero and logs:
@@ -198,11 +207,16 @@ def train(config: Config, *, resume: bool = False, say: Say = print, engine: Eng
         ConfigError, ModelError, TextError, DistributionError: what the config asks for cannot be had.
     """
     folder = config.output
-    checkpoints = folder / "checkpoints"
-    if resume and not any(checkpoints.glob("checkpoint-*")):
-        raise TrainingError(f"{folder} holds no checkpoint to resume from; run without --resume")
-    if not resume and (folder / "run.json").exists():
+    if (folder / RESULT).exists():
         raise TrainingError(f"{folder} holds a finished run; give another output (--set output=...), or remove it")
+    checkpoint = latest(folder / "checkpoints")
+    if resume and checkpoint is None:
+        raise TrainingError(f"{folder} holds no checkpoint to resume from; run without --resume")
+    if not resume and checkpoint is not None:
+        raise TrainingError(
+            f"{folder} holds an unfinished run, saved after step {step_of(checkpoint)}; go on with it (--resume), give "
+            "another output (--set output=...), or remove it"
+        )
     if config.kind != "train":
         return _without_training(config, say)
     splits = split_corpus(config)
@@ -217,8 +231,12 @@ def train(config: Config, *, resume: bool = False, say: Say = print, engine: Eng
         else:
             examples = Examples(prepare(config, splits.train, say, engine))
     if state.is_main_process:
+        if resume:
+            rewind(folder)
+        else:
+            _forget(folder)
         _write(folder / "config.yaml", dump(config))
-        _write(folder / "versions.json", json.dumps(_versions(config), indent=1))
+        write_json(folder / "versions.json", FORMAT, VERSION, _versions(config))
     arguments = _arguments(config, bool(splits.validation))
     transformers.set_seed(arguments.seed)
     # Training keeps full-precision weights; 'bf16: true' under training mixes precisions.
@@ -228,8 +246,6 @@ def train(config: Config, *, resume: bool = False, say: Say = print, engine: Eng
         raise TrainingError(
             f"{config.target!r} does not keep packed documents apart by their position ids; set packing: false"
         )
-    if not resume and state.is_main_process:
-        (folder / "metrics.jsonl").unlink(missing_ok=True)
     record = _Record(folder / "metrics.jsonl")
     trainer = FusionTrainer(
         model=network,
@@ -247,7 +263,7 @@ def train(config: Config, *, resume: bool = False, say: Say = print, engine: Eng
         folder=folder,
     )
     before = trainer.evaluate()["eval_bits_per_byte"] if splits.validation and not resume else None
-    done = trainer.train(resume_from_checkpoint=resume or None)
+    done = trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     after = trainer.evaluate()["eval_bits_per_byte"] if splits.validation else None
     finished = not record.stopped
     result = {
@@ -262,17 +278,21 @@ def train(config: Config, *, resume: bool = False, say: Say = print, engine: Eng
         "validation_after": after,
         "finished": finished,
     }
+    part = folder / ".part-model"
     if finished and not config.lora:
-        trainer.save_model(str(folder / "model"))  # on all processes: each may hold a part
-        (folder / "model" / "training_args.bin").unlink(missing_ok=True)  # pickled; config.yaml says the same
+        trainer.save_model(str(part))  # on all processes: each may hold a part
+        (part / "training_args.bin").unlink(missing_ok=True)  # pickled; config.yaml says the same
+    state.wait_for_everyone()
     if trainer.is_world_process_zero():
         if finished:
             if config.lora:
                 merged = trainer.accelerator.unwrap_model(trainer.model).merge_and_unload()
-                merged.save_pretrained(str(folder / "model"))
-            target.tokenizer.save(folder / "model")
+                merged.save_pretrained(str(part))
+            target.tokenizer.save(part)
+            shutil.rmtree(folder / "model", ignore_errors=True)  # of an attempt that was killed just before its end
+            part.replace(folder / "model")
             _write(folder / "README.md", _card(config, result))
-            _write(folder / "run.json", json.dumps(result, indent=1))
+            write_json(folder / RESULT, FORMAT, VERSION, result)
         else:
             say(f"stopped at step {trainer.state.global_step}; go on with --resume")
     return result
@@ -302,10 +322,17 @@ def _without_training(config: Config, say: Say) -> dict[str, Any]:
         "finished": True,
     }
     _write(folder / "config.yaml", dump(config))
-    _write(folder / "versions.json", json.dumps(_versions(config), indent=1))
-    _write(folder / "run.json", json.dumps(result, indent=1))
+    write_json(folder / "versions.json", FORMAT, VERSION, _versions(config))
+    write_json(folder / RESULT, FORMAT, VERSION, result)
     say(f"{config.kind}: {folder}")
     return result
+
+
+def _forget(folder: Path) -> None:
+    """Remove what an attempt left that was killed before its first checkpoint was whole."""
+    (folder / "metrics.jsonl").unlink(missing_ok=True)
+    for name in ("checkpoints", ".part-model"):
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def _silent(line: str) -> None:

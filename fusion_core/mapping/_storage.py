@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from fusion_core.errors import MappingError
 from fusion_core.mapping._mapping import Provenance, VocabularyMapping
+from fusion_core.sealed import SealError, read_table, write_table
 from fusion_core.tokenizers import Tokenizer
-from fusion_core.workspace import atomic_path
 
 FORMAT = "fusescope-mapping"
-VERSION = 1
+VERSION = 2
 
 
 def save(mapping: VocabularyMapping, path: str | Path) -> None:
@@ -28,16 +26,9 @@ def save(mapping: VocabularyMapping, path: str | Path) -> None:
         "distance": pa.array(mapping.distance),
         "ties": pa.array(mapping.ties),
     }
-    header = {
-        "format": FORMAT,
-        "version": VERSION,
-        "target_size": mapping.target_size,
-        "provenance": asdict(mapping.provenance),
-    }
-    table = pa.table(columns).replace_schema_metadata({FORMAT: json.dumps(header)})
+    header = {"target_size": mapping.target_size, "provenance": asdict(mapping.provenance)}
     try:
-        with atomic_path(Path(path)) as temporary:
-            pq.write_table(table, temporary, compression="zstd")
+        write_table(pa.table(columns), Path(path), FORMAT, VERSION, header)
     except OSError as error:
         raise MappingError(f"cannot write the mapping to {path}: {error.strerror or error}") from error
 
@@ -49,12 +40,7 @@ def load(path: str | Path, source: Tokenizer | None = None, target: Tokenizer | 
         MappingError: the file cannot be read, is damaged or of another version, or belongs to other tokenizers.
     """
     try:
-        table = pq.read_table(path)
-        header = json.loads((table.schema.metadata or {})[FORMAT.encode()])
-        if header["format"] != FORMAT or header["version"] != VERSION:
-            raise MappingError(
-                f"{path} has version {header.get('version')} of the format; this program reads {VERSION}"
-            )
+        table, header = read_table(Path(path), FORMAT, VERSION)
         ids, weights = table["target_ids"].combine_chunks(), table["weights"].combine_chunks()
         mapping = VocabularyMapping(
             Provenance(**header["provenance"]),
@@ -65,9 +51,9 @@ def load(path: str | Path, source: Tokenizer | None = None, target: Tokenizer | 
             table["ties"].to_numpy().astype(np.int32),
             int(header["target_size"]),
         )
-    except MappingError:
-        raise
-    except (pa.ArrowException, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
+    except SealError as error:
+        raise MappingError(f"not a readable mapping: {error}; compute it again") from error
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise MappingError(f"{path} is not a readable mapping ({type(error).__name__}: {error})") from error
     _check_values(mapping, path)
     if source is not None and target is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,16 @@ from typing import Any
 from sentencepiece import sentencepiece_model_pb2 as model_pb2
 
 from fusion_core.errors import TokenizerError
+from fusion_core.sealed import SealError, read_json, write_json
 from fusion_core.tokenizers import _huggingface, _sentencepiece
 from fusion_core.tokenizers._definition import Definition
 from fusion_core.tokenizers._patterns import PATTERNS
 from fusion_core.tokenizers._pieces import SPACE_MARK
-from fusion_core.workspace import atomic_path, cache_path, digest
+from fusion_core.workspace import cache_path, digest
+
+# Of the cache of what was read from a file.
+FORMAT = "fusescope-gguf"
+VERSION = 1
 
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = range(1, 7)
 
@@ -59,18 +64,12 @@ def _fields(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         head = file.read(1 << 20)
     cached = cache_path("gguf", digest(str(stat.st_size), str(stat.st_mtime_ns), head), ".json")
-    try:
-        found = json.loads(cached.read_text(encoding="utf-8"))
-        if isinstance(found, dict) and isinstance(found.get("tokens"), list):
-            return found
-    except (OSError, ValueError):
-        pass  # not there yet, or damaged: read the file again
+    with suppress(OSError, SealError):  # not there yet, or damaged: read the file again
+        held: dict[str, Any] = read_json(cached, FORMAT, VERSION)["fields"]
+        return held
     fields = _read(path)
-    try:
-        with atomic_path(cached) as temporary:
-            temporary.write_text(json.dumps(fields), encoding="utf-8")
-    except OSError:
-        pass  # a cache that cannot be written costs time, nothing else
+    with suppress(OSError):  # without the cache it takes longer
+        write_json(cached, FORMAT, VERSION, {"fields": fields})
     return fields
 
 

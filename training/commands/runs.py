@@ -136,13 +136,13 @@ def evaluate(
     from training.ensemble import score_ensemble
     from training.evaluate import score, table
     from training.harness import run_tasks
+    from training.runs import read_result
     from training.splits import SPLITS, split_corpus
 
     if split not in SPLITS:
         fail(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
     for run in runs:
-        if not (run / "run.json").is_file():
-            fail(f"{run} is no finished run: there is no run.json in it")
+        read_result(run)
     chosen = load(runs[0] / "config.yaml", changes or (), training=False)
     texts = getattr(split_corpus(chosen), split)
     if not texts:
