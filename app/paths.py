@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fusion_core.errors import DistributionError, TokenizerError
 from fusion_core.tokenizers import SAMPLES
-from fusion_core.workspace import workspace
+from fusion_core.workspace import expanded, workspace
 from training.shards import MANIFEST, read_manifest
 
 # Folders that the app may read, besides the workspace; `fusescope app` sets it.
@@ -29,7 +29,7 @@ def permitted(name: str) -> str:
     name = name.strip()
     if name in SAMPLES or name.startswith("tiktoken:") or "\0" in name:
         return name
-    path = Path(name).expanduser()
+    path = expanded(name)
     try:
         real = path.resolve()
         looks_like_path = path.is_absolute() or name.startswith(("~", ".")) or path.exists()
@@ -50,7 +50,7 @@ def permitted_folder(name: str) -> Path:
         DistributionError: it lies elsewhere, or is no usable path.
     """
     try:
-        real = Path(name.strip()).expanduser().resolve()
+        real = expanded(name.strip()).resolve()
     except (OSError, RuntimeError, ValueError):
         raise DistributionError(f"{name[:80]!r} is no usable path") from None
     if not any(real.is_relative_to(root) for root in roots()):

@@ -85,21 +85,24 @@ class TopK:
         import torch
 
         values = logits.detach().float()
-        total = torch.logsumexp(values, dim=1, keepdim=True)
+        # Relative to the row's best: beside large logits the logarithm of a sum would be rounded away.
+        top = values.amax(dim=1, keepdim=True)
+        total = (values - top).exp_().sum(dim=1, keepdim=True).log_()
         _check_totals(total.squeeze(1).cpu().numpy())
         if k == 0 or k >= kept:
-            return cls(None, (values[:, :kept] - total).cpu().numpy(), width)
+            return cls(None, (values[:, :kept] - top - total).cpu().numpy(), width)
         best, ids = torch.topk(values[:, :kept], k, dim=1)
-        return cls(ids.to(torch.int32).cpu().numpy(), (best - total).cpu().numpy(), width)
+        return cls(ids.to(torch.int32).cpu().numpy(), (best - top - total).cpu().numpy(), width)
 
     @classmethod
     def _from_array(cls, logits: NDArray[Any], k: int, kept: int) -> TopK:
         values = logits.astype(np.float32)
         top = values.max(axis=1, keepdims=True)
         with np.errstate(invalid="ignore", over="ignore"):
-            total = top + np.log(np.exp(values - top).sum(axis=1, keepdims=True))
+            relative = values - top
+            total = np.log(np.exp(relative).sum(axis=1, keepdims=True))
         _check_totals(total[:, 0])
-        logprobs = (values - total)[:, :kept]
+        logprobs = (relative - total)[:, :kept]
         if k == 0 or k >= kept:
             return cls(None, logprobs, logits.shape[1])
         ids = _best_columns(logprobs, k)

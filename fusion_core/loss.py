@@ -122,7 +122,8 @@ def fusion_loss(
         chunk: positions that are worked on at a time. Beside `logits` and their gradient, no [n, V] tensor is made.
 
     Raises:
-        TransferError: an unknown name, a number out of range, or shapes that do not fit.
+        TransferError: an unknown name, an id or a number out of range, shapes that do not fit, or a target whose
+            probabilities are none.
     """
     n = logits.shape[0] if logits.ndim == 2 else -1
     if divergence not in DIVERGENCES:
@@ -131,12 +132,17 @@ def fusion_loss(
         raise TransferError(f"unknown fallback {fallback!r}; choose one of {', '.join(FALLBACKS)}")
     if not 0.0 <= lam <= 1.0 or temperature <= 0 or chunk < 1:
         raise TransferError("lam must lie between 0 and 1, the temperature above 0, and chunk be 1 or more")
-    if n < 0 or gold.shape != (n,) or target.ids.shape[:1] != (n,) or target.ids.shape != target.probs.shape:
-        raise TransferError("logits must be [n, V], and gold and target have n rows")
+    rows = (gold.shape, target.covered.shape, (n,) if mask is None else mask.shape)
+    if n < 0 or any(shape != (n,) for shape in rows) or target.ids.shape != target.probs.shape:
+        raise TransferError("logits must be [n, V], and gold, target and mask have n rows")
+    if target.ids.ndim != 2 or target.ids.shape[0] != n or target.ids.shape[1] == 0:
+        raise TransferError("the target's ids and probabilities must be [n, k], with a k of 1 or more")
     counted = torch.ones(n, dtype=torch.bool, device=logits.device) if mask is None else mask.bool()
     for ids in (gold[counted], target.ids):
         if ids.numel() and (int(ids.min()) < 0 or int(ids.max()) >= logits.shape[1]):
             raise TransferError(f"ids go from 0 to {logits.shape[1] - 1}; got {int(ids.min())} to {int(ids.max())}")
+    if not bool((target.probs >= 0).all() & (target.probs.sum(dim=1) <= 1.01).all()):  # false for NaN too
+        raise TransferError("the target's probabilities must be 0 or more, and sum to at most 1 in each row")
     kind = torch.float64 if logits.dtype == torch.float64 else torch.float32
     ids, probs = target.ids, target.probs.to(kind)
     gold = torch.where(counted, gold, torch.zeros_like(gold))

@@ -17,7 +17,15 @@ VARIABLE = "FUSESCOPE_WORKSPACE"
 def workspace() -> Path:
     """The workspace folder: `$FUSESCOPE_WORKSPACE`, else the platform's per-user data folder."""
     named = os.environ.get(VARIABLE)
-    return Path(named).expanduser() if named else platformdirs.user_data_path("fusescope", appauthor=False)
+    return expanded(named) if named else platformdirs.user_data_path("fusescope", appauthor=False)
+
+
+def expanded(name: str | Path) -> Path:
+    """`name` as a path, `~` being a home folder; where there is no such home it stays as it is written."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        return Path(name)
 
 
 def cache_path(kind: str, key: str, suffix: str) -> Path:

@@ -193,9 +193,13 @@ def parse(value: Any, origin: str = "the config", *, training: bool = True) -> C
     if not isinstance(value, dict):
         raise ConfigError(f"{origin} must hold fields such as 'target:' and 'corpus:'; see fusescope config --example")
     try:
+        # What cannot be written down again would not be there when the run is resumed.
+        json.dumps(value, ensure_ascii=False, allow_nan=False, default=str).encode("utf-8")
         config = Config.model_validate(value)
     except ValidationError as error:
         raise ConfigError(f"{origin}: {'; '.join(_complaints(error))}") from None
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{origin} holds what no config can hold: {str(error)[:200]}") from error
     if config.corpus.name is None and not config.corpus.files and config.corpus.hub is None:
         raise ConfigError(f"{origin}: corpus: give a name ({', '.join(CORPORA)}), files or a hub data set")
     if config.corpus.validation + config.corpus.held_out >= 1:

@@ -100,7 +100,7 @@ def _records(path: Path) -> Iterator[dict[str, object]]:
         try:
             for batch in pq.ParquetFile(path).iter_batches(batch_size=256):
                 yield from batch.to_pylist()
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, ValueError, pa.ArrowException) as error:  # a text may be no UTF-8
             raise TextError(f"cannot read {path}: {error}") from error
         return
     try:
@@ -109,7 +109,7 @@ def _records(path: Path) -> Iterator[dict[str, object]]:
                 if line.strip():
                     try:
                         record = json.loads(line)
-                    except ValueError as error:
+                    except (ValueError, RecursionError) as error:
                         raise TextError(f"{path}, line {number}: not JSON ({error})") from error
                     yield record if isinstance(record, dict) else {}
     except (OSError, UnicodeDecodeError) as error:

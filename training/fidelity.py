@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from fusion_core.errors import TransferError
 from fusion_core.fidelity import divergence
 from fusion_core.models import Model, load_model
 from fusion_core.transfer import Predictions, Transfer, TransferIndex, build_index, marginal
+from fusion_core.workspace import expanded
 from training.console import progress
 from training.shards import is_shards
 from training.stages.teach import Taught, open_taught
@@ -48,7 +48,7 @@ def prepare(sources: Sequence[str], target: str, text: str | None, top_k: int) -
         TransferError: models and folders mixed, no text for models, or folders without a text in common.
     """
     names = [*sources, target]
-    folders = [is_shards(Path(name).expanduser()) for name in names]
+    folders = [is_shards(expanded(name)) for name in names]
     if any(folders) and not all(folders):
         raise TransferError("models and folders of taught shards cannot be mixed: teach all of them, or none")
     if all(folders):
@@ -72,7 +72,7 @@ def _indices(sources: Sequence[Tokenizer], target: Tokenizer) -> list[TransferIn
 
 
 def _read_taught(names: Sequence[str], top_k: int) -> Setting:
-    taught: list[Taught] = [open_taught(Path(name).expanduser()) for name in names]
+    taught: list[Taught] = [open_taught(expanded(name)) for name in names]
     places = [{doc.text: (shard, row) for doc, shard, row in one.listing()} for one in taught]
     texts = [text for text in places[-1] if all(text in there for there in places)]
     tokenizers = [load_tokenizer(one.model) for one in taught]

@@ -124,10 +124,11 @@ def _process(folder: Path) -> int | None:
     """The number of the run's process while it runs."""
     try:
         value = json.loads((folder / "process.json").read_text(encoding="utf-8"))
-        pid = int(value["pid"])
-    except (OSError, ValueError, KeyError, TypeError):
+        pid, born = int(value["pid"]), value["born"]
+    except (OSError, ValueError, ArithmeticError, KeyError, TypeError):
         return None
-    return pid if value.get("born") and _born(pid) == value["born"] else None
+    # Numbers of 0 and below stand for groups of processes.
+    return pid if 0 < pid < 1 << 31 and born and _born(pid) == born else None
 
 
 def stop(run: Run) -> None:

@@ -58,7 +58,7 @@ def read_sweep(path: Path, changes: Sequence[str] = ()) -> Sweep:
         seeds = [int(seed) for seed in value.get("seeds", [0])]
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
-    except (UnicodeDecodeError, yaml.YAMLError, TypeError, KeyError, ValueError, AttributeError) as error:
+    except (yaml.YAMLError, TypeError, KeyError, ValueError, AttributeError, RecursionError) as error:
         raise ConfigError(
             f"{path} is no sweep: it needs 'config' (a config's fields) and 'methods' (changes by name): {error}"
         ) from error

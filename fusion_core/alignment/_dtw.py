@@ -17,6 +17,9 @@ COSTS = ("edit", "containment")
 # FuseChat's factor for a pair of which one string contains the other.
 CONTAINED = 0.1
 
+# Pairs of tokens at most: where nothing can be pruned they take ten seconds.
+MOST_PAIRS = 1 << 31
+
 # Prices tried as the columns' share of a pair's cost in the search's lower bound: the smallest ones.
 _SHARES = 6
 
@@ -35,7 +38,7 @@ def dtw(source: Sequence[str], target: Sequence[str], cost: str = "edit") -> tup
         Edges int32[e, 2] of (source index, target index) in path order, and the path's cost.
 
     Raises:
-        AlignmentError: one side is empty and the other is not, or `cost` is unknown.
+        AlignmentError: one side is empty and the other is not, `cost` is unknown, or there are too many pairs.
     """
     if cost not in COSTS:
         raise AlignmentError(f"unknown cost {cost!r}; choose one of {', '.join(COSTS)}")
@@ -44,6 +47,11 @@ def dtw(source: Sequence[str], target: Sequence[str], cost: str = "edit") -> tup
     if not source or not target:
         side = "source" if not source else "target"
         raise AlignmentError(f"the {side} has no tokens, so there is no path to warp along")
+    if len(source) * len(target) > MOST_PAIRS:
+        raise AlignmentError(
+            f"time warping compares all pairs of tokens, and {len(source):,} times {len(target):,} are too many; give a "
+            "shorter text, or use the method span, whose time grows with the text"
+        )
     from fusion_core.alignment import _dtw_kernel  # compiled on first use
 
     index: dict[str, int] = {}

@@ -11,7 +11,7 @@ from typing import Any
 from fusion_core.errors import ModelError
 from fusion_core.models._model import Model
 from fusion_core.tokenizers import SAMPLES, Tokenizer, load_tokenizer
-from fusion_core.workspace import digest, workspace
+from fusion_core.workspace import digest, expanded, workspace
 
 SAMPLE_MODELS = ("smollm2-135m", "gemma-3-270m")
 
@@ -90,7 +90,7 @@ def weights_folder(name: str) -> Path:
 
 def weights_identity(name: str) -> str:
     """What tells one state of a model's weights from another: sizes and times of local files; else the name."""
-    path = Path(name).expanduser()
+    path = expanded(name)
     files = [path] if path.is_file() else sorted(path.glob("*.safetensors")) if path.is_dir() else []
     stats = [(file.name, file.stat()) for file in files]
     return digest(*(f"{n}:{stat.st_size}:{stat.st_mtime_ns}" for n, stat in stats))[:16] if stats else name
@@ -105,7 +105,7 @@ def _folder(name: str) -> str:
         if path is None:
             raise ModelError(f"the sample model {name!r} is not installed; run: make samples")
         return str(_converted(path, name))
-    path = Path(name).expanduser()
+    path = expanded(name)
     if path.is_file():
         if path.suffix.lower() != ".gguf":
             raise ModelError(f"{path} is no .gguf file; name the folder that holds config.json and model.safetensors")

@@ -17,7 +17,7 @@ from fusion_core.tokenizers._pieces import Spelling, byte_of_piece, speller
 from fusion_core.tokenizers._roles import guess_roles
 from fusion_core.tokenizers._spans import Normalised
 from fusion_core.tokenizers._tokenizer import RawEncoding
-from fusion_core.tokenizers._vocabulary import EntryKind, Vocabulary
+from fusion_core.tokenizers._vocabulary import MOST_IDS, EntryKind, Vocabulary
 
 Json = dict[str, Any]
 
@@ -146,7 +146,7 @@ def _vocabulary(definition: Json, spelling: Spelling, config: Json) -> Vocabular
     model, added = definition["model"], definition.get("added_tokens") or []
     pieces = _model_pieces(model)
     ids = [*pieces.values(), *(int(token["id"]) for token in added)]
-    if not ids or min(ids) < 0 or max(ids) >= 1 << 24:
+    if not ids or min(ids) < 0 or max(ids) >= MOST_IDS:
         raise TokenizerError("not a valid tokenizer.json: its vocabulary is empty or has ids out of range")
     if len(set(pieces.values())) != len(pieces):
         raise TokenizerError("not a valid tokenizer.json: two pieces of its vocabulary have the same id")

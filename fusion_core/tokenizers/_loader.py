@@ -12,9 +12,10 @@ from typing import Any
 from fusion_core.errors import TokenizerError
 from fusion_core.tokenizers import _cache, _gguf, _huggingface, _sentencepiece, _tiktoken
 from fusion_core.tokenizers._definition import Definition
+from fusion_core.tokenizers._panics import panics_told
 from fusion_core.tokenizers._samples import SAMPLES
 from fusion_core.tokenizers._tokenizer import Tokenizer
-from fusion_core.workspace import digest
+from fusion_core.workspace import digest, expanded
 
 # Every form that a tokenizer's name can take, with an example; `fusescope tokenizers` prints this table.
 NAME_FORMS: dict[str, str] = {
@@ -55,18 +56,19 @@ def load_tokenizer(name: str | Path, *, trust_remote_code: bool = False) -> Toke
     if "\0" in label:
         raise TokenizerError("a tokenizer's name cannot hold a NUL character")
     try:
-        definition = _find(label, trust_remote_code=trust_remote_code)
-        fingerprint = digest(definition.identity)
-        vocabulary = _cache.vocabulary(fingerprint, definition.vocabulary)
-        adds_bos = definition.adds_bos and "bos" in vocabulary.roles
-        return Tokenizer(label, definition.kind, fingerprint, vocabulary, definition.backend(), adds_bos)
+        with panics_told(f"cannot load tokenizer {label!r}"):
+            definition = _find(label, trust_remote_code=trust_remote_code)
+            fingerprint = digest(definition.identity)
+            vocabulary = _cache.vocabulary(fingerprint, definition.vocabulary)
+            adds_bos = definition.adds_bos and "bos" in vocabulary.roles
+            return Tokenizer(label, definition.kind, fingerprint, vocabulary, definition.backend(), adds_bos)
     except TokenizerError as error:
         raise (
             error if repr(label) in str(error) else TokenizerError(f"cannot load tokenizer {label!r}: {error}")
         ) from error
     except OSError as error:
         raise TokenizerError(f"cannot load tokenizer {label!r}: {error.strerror or error}") from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         # What a damaged definition raises when its vocabulary or its backend is at last asked for.
         raise TokenizerError(
             f"cannot load tokenizer {label!r}: its definition is damaged ({type(error).__name__}: {error})"
@@ -83,7 +85,7 @@ def _find(name: str, *, trust_remote_code: bool) -> Definition:
         return _from_file(sample.path)
     if name.startswith("tiktoken:"):
         return _tiktoken.define_named(name.removeprefix("tiktoken:"))
-    path = Path(name).expanduser()
+    path = expanded(name)
     if path.is_dir():
         return _from_folder(path, trust_remote_code=trust_remote_code)
     if path.exists():

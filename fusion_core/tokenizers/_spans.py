@@ -140,8 +140,8 @@ def _from_ranges(text: str, data: bytes, tokens: list[bytes], ranges: NDArray[np
     closed = np.ones(count, dtype=np.bool_)
     # A run is a stretch of tokens whose reported ranges overlap: they share characters.
     overlap = first[1:] < last[:-1]
-    run_starts = np.flatnonzero(np.concatenate(([True], ~overlap))) if count else np.zeros(0, dtype=np.int64)
-    run_ends = np.append(run_starts[1:], count)
+    run_starts = np.flatnonzero(np.concatenate(([True], ~overlap)))[:count]
+    run_ends = np.append(run_starts[1:], count)[:count]
     for a, b in zip(run_starts.tolist(), run_ends.tolist(), strict=True):
         if b - a == 1:
             continue

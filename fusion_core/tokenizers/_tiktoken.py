@@ -19,7 +19,7 @@ from fusion_core.tokenizers._pieces import byte_level_piece
 from fusion_core.tokenizers._roles import guess_roles
 from fusion_core.tokenizers._spans import Normalised
 from fusion_core.tokenizers._tokenizer import RawEncoding
-from fusion_core.tokenizers._vocabulary import EntryKind, Vocabulary
+from fusion_core.tokenizers._vocabulary import MOST_IDS, EntryKind, Vocabulary
 
 KIND = "byte-level BPE"
 
@@ -60,7 +60,11 @@ def define_ranks(
         special: special token -> id.
         roles: `bos`, ... -> special token, as far as known.
         offset: id of rank 0.
+
+    Raises:
+        TokenizerError: ranks are missing or repeated, or an id is out of range or given twice.
     """
+    _check(ranks, special, offset)
     parts = [pattern.encode(), str(offset).encode(), json.dumps([dict(special), dict(roles)], sort_keys=True).encode()]
     parts += [token + rank.to_bytes(4, "little") for token, rank in ranks.items()]
     return Definition(
@@ -110,12 +114,20 @@ def read_ranks(data: bytes) -> dict[bytes, int]:
             ranks[base64.b64decode(token, validate=True)] = int(rank)
         except (ValueError, binascii.Error):
             raise TokenizerError(f"not a .tiktoken file: line {number} is not 'base64 rank'") from None
-    if not ranks or len(set(ranks.values())) != len(ranks) or min(ranks.values()) < 0:
-        raise TokenizerError("not a .tiktoken file: its ranks are missing, repeated or negative")
+    return ranks
+
+
+def _check(ranks: Mapping[bytes, int], special: Mapping[str, int], offset: int) -> None:
+    """Raise `TokenizerError` for ranks that the library would take and then fail on."""
+    ids = list(ranks.values())
+    if not ids or len(set(ids)) != len(ids) or min(ids) < 0 or max(ids) >= MOST_IDS or b"" in ranks:
+        raise TokenizerError("its merge ranks are missing, repeated or out of range")
     missing = [byte for byte in range(256) if bytes([byte]) not in ranks]
     if missing:
-        raise TokenizerError(f"not a complete .tiktoken file: {len(missing)} of the 256 single bytes have no rank")
-    return ranks
+        raise TokenizerError(f"its merge ranks are incomplete: {len(missing)} of the 256 single bytes have none")
+    taken = {rank + offset for rank in ids}
+    if offset < 0 or any(i < 0 or i >= MOST_IDS or i in taken for i in special.values()):
+        raise TokenizerError("its special tokens have ids that are out of range or taken")
 
 
 def define_file(data: bytes, name: str) -> Definition:

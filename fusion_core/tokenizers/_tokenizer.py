@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from fusion_core.errors import TokenizerError
 from fusion_core.text import utf8
 from fusion_core.tokenizers._encoding import Encoding
+from fusion_core.tokenizers._panics import panics_told
 from fusion_core.tokenizers._spans import Normalised, find_spans
 from fusion_core.tokenizers._vocabulary import EntryKind, Vocabulary
 from fusion_core.workspace import atomic_path
@@ -119,7 +120,10 @@ class Tokenizer:
         """
         data = utf8(text)
         try:
-            raw = self.backend.encode(text, parse_special=parse_special)
+            with panics_told(f"tokenizer {self.name!r} failed on this text"):
+                raw = self.backend.encode(text, parse_special=parse_special)
+        except TokenizerError:
+            raise
         except Exception as error:
             raise TokenizerError(f"tokenizer {self.name!r} failed on this text: {error}") from error
         if len(raw.ids) and not (raw.ids.min() >= 0 and raw.ids.max() < self.size):

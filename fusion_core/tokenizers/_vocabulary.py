@@ -17,6 +17,8 @@ from fusion_core.errors import TokenizerError
 if TYPE_CHECKING:
     import pandas as pd
 
+# More ids than any vocabulary has: beyond, a file is damaged.
+MOST_IDS = 1 << 22
 ROLES = ("bos", "eos", "pad", "unk")
 
 

@@ -56,7 +56,8 @@ def _side(predictions: Predictions, rows: list[int], entries: int) -> _Side:
     ids = np.broadcast_to(np.arange(top.k), top.logprobs.shape) if top.ids is None else top.ids
     mass = top.probs.astype(np.float64)
     kept = mass.sum(axis=1)
-    return _Side(ids.astype(np.int64), mass / np.maximum(kept, 1e-300)[:, None], kept)
+    # Rounded to float32, probabilities may sum to a little more than 1.
+    return _Side(ids.astype(np.int64), mass / np.maximum(kept, 1e-300)[:, None], np.minimum(kept, 1.0))
 
 
 def _costs(

@@ -8,7 +8,15 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-Random = random.Random
+
+class Random(random.Random):
+    """The generator of one case, which knows the case's number."""
+
+    def __init__(self, family: str, number: int) -> None:
+        super().__init__(f"{family}/{number}")
+        self.number = number
+
+
 
 TEXTS = (
     "", " ", "\n", "\0", "a\0b", "\ud83d", "x\udcffy", "\u202eabc\u202c", "\u200f\u200e", "a" * 4000, " " * 3000,
