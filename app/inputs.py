@@ -78,7 +78,10 @@ def _remember(text: str) -> None:
         if name in st.query_params:
             del st.query_params[name]
     if text:
-        st.query_params.update(texts.remember(text))
+        try:
+            st.query_params.update(texts.remember(text))
+        except FusionError as error:
+            st.caption(f"This page's address cannot bring your text back: {plain(str(error))}.")
 
 
 def pick_text() -> Text:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 
+from fusion_core.errors import TextError
 from fusion_core.workspace import atomic_path, workspace
 
 EXAMPLES: dict[str, str] = {
@@ -50,16 +51,23 @@ def clip(text: str) -> str:
 
 
 def remember(text: str) -> dict[str, str]:
-    """The URL parameters from which `recall` gets `text` back."""
+    """The URL parameters from which `recall` gets `text` back; raises `TextError` if a long text cannot be kept."""
     data = text.encode("utf-8", "surrogatepass")
     if len(data) <= _URL_BYTES:
         return {"text": text}
-    key = hashlib.sha256(data).hexdigest()[:32]
+    key = _key(data)
     path = workspace() / "texts" / f"{key}.txt"
     if not path.exists():
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(data)
+        try:
+            with atomic_path(path) as temporary:
+                temporary.write_bytes(data)
+        except OSError as error:
+            raise TextError(f"cannot write to the workspace folder: {error.strerror or error}") from error
     return {"text_id": key}
+
+
+def _key(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:32]
 
 
 def recall(text: str | None, text_id: str | None) -> str | None:
@@ -69,6 +77,7 @@ def recall(text: str | None, text_id: str | None) -> str | None:
     if text_id is None or not _KEY.match(text_id):
         return None
     try:
-        return (workspace() / "texts" / f"{text_id}.txt").read_bytes().decode("utf-8", "surrogatepass")
+        data = (workspace() / "texts" / f"{text_id}.txt").read_bytes()
+        return data.decode("utf-8", "surrogatepass") if _key(data) == text_id else None
     except (OSError, UnicodeDecodeError):
         return None

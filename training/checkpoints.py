@@ -31,10 +31,13 @@ def _whole(checkpoint: Path) -> bool:
         return False
 
 
-def rewind(run: Path) -> None:
+def rewind(run: Path) -> tuple[int, float]:
     """Make a run's folder what it was when its newest whole checkpoint was saved.
 
     Checkpoints that were being written are removed, and the rows of metrics.jsonl that came later.
+
+    Returns:
+        Tokens and seconds that the run had taken by then.
 
     Raises:
         TrainingError: there is no whole checkpoint, or it has no optimizer's state, or the folder cannot be written.
@@ -52,14 +55,14 @@ def rewind(run: Path) -> None:
         for path in checkpoints.glob("checkpoint-*"):
             if not _whole(path):
                 shutil.rmtree(path)
-        _rewind_metrics(run / "metrics.jsonl", step_of(newest))
+        return _rewind_metrics(run / "metrics.jsonl", step_of(newest))
     except OSError as error:
         raise TrainingError(f"cannot write to {run}: {error.strerror or error}") from error
 
 
-def _rewind_metrics(path: Path, step: int) -> None:
+def _rewind_metrics(path: Path, step: int) -> tuple[int, float]:
     """Keep the rows up to `step`, but for those with which an interrupted run took its leave."""
-    kept = []
+    kept, tokens, seconds = [], 0, 0.0
     for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []:
         try:
             row = json.loads(line)
@@ -68,5 +71,7 @@ def _rewind_metrics(path: Path, step: int) -> None:
         if row["step"] > step or "train_runtime" in row:
             break
         kept.append(line if line.endswith("\n") else line + "\n")
+        tokens, seconds = row.get("tokens", tokens), row.get("seconds", seconds)
     with atomic_path(path) as temporary:
         temporary.write_text("".join(kept), encoding="utf-8")
+    return tokens, seconds

@@ -32,6 +32,7 @@ from training.dataset import Collator, Examples, OnlineExamples, check_packing
 from training.engines import Engine
 from training.ensemble import score_ensemble
 from training.evaluate import score
+from training.guards import alone, failures_told
 from training.merging import merge_weights
 from training.runs import FORMAT, RESULT, VERSION
 from training.splits import split_corpus
@@ -60,13 +61,17 @@ class FusionTrainer(Trainer):  # type: ignore[misc]
         self.model_accepts_loss_kwargs = True
         self._loss, self._model_of, self._validation, self._folder = loss, model_of, validation, folder
         self._parts: list[tuple[float, float]] = []
-        self.tokens = 0  # trained on by this process and its fellows since they began
-        self._waited, self._began, self._read, self._logged = 0.0, time.perf_counter(), 0, 0
+        # Since the run's first step, by all processes, also before a resumed run was interrupted.
+        self.tokens, self.seconds = 0, 0.0
+        self._waited, self._began, self._read = 0.0, time.perf_counter(), 0
+        self._logged: int | None = None  # the step of the last row of metrics; a resumed run begins at its checkpoint
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Any], Any]:
         """The batches of one step, with the positions that its two losses are means over: int64[2], counted over all
         batches and processes, so that neither accumulation nor the number of processes changes the losses."""
         start = time.perf_counter()
+        if self._logged is None:
+            self._logged = self.state.global_step
         samples = []
         for _ in range(num_batches):
             try:
@@ -125,12 +130,15 @@ class FusionTrainer(Trainer):  # type: ignore[misc]
         """The Trainer's figures, with the loss's two parts, tokens a second, and the share of time spent waiting for
         data."""
         if "loss" in logs and self._parts:
-            steps = max(1, self.state.global_step - self._logged)
+            steps = max(1, self.state.global_step - (self._logged or 0))
             parts = torch.tensor(np.sum(self._parts, axis=0) / steps, dtype=torch.float32, device=self.args.device)
             if self.args.world_size > 1:
                 parts = self.accelerator.reduce(parts, "sum")
             seconds = max(1e-9, time.perf_counter() - self._began)
+            self.seconds += seconds
             logs |= {
+                "tokens": self.tokens,
+                "seconds": self.seconds,
                 "clm": float(parts[0]),
                 "divergence": float(parts[1]),
                 "tokens_per_second": self._read / seconds,
@@ -188,6 +196,8 @@ class _Record(TrainerCallback):  # type: ignore[misc]
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         if state.is_world_process_zero and logs:
+            # The Trainer's mean over the run leaves out what came before an interruption.
+            logs = {name: value for name, value in logs.items() if name not in ("train_loss", "total_flos")}
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
 
@@ -203,9 +213,15 @@ def train(config: Config, *, resume: bool = False, say: Say = print, engine: Eng
         What `run.json` holds: bits per byte before and after on the validation documents, steps, seconds.
 
     Raises:
-        TrainingError: the loss diverged, a run is there already, or there is nothing to resume.
+        TrainingError: the loss diverged, a run is there already or trains just now, there is nothing to resume, or
+            memory or disk do not suffice.
         ConfigError, ModelError, TextError, DistributionError: what the config asks for cannot be had.
     """
+    with alone(config.output), failures_told(config.output):
+        return _train(config, resume, say, engine)
+
+
+def _train(config: Config, resume: bool, say: Say, engine: Engine | None) -> dict[str, Any]:
     folder = config.output
     if (folder / RESULT).exists():
         raise TrainingError(f"{folder} holds a finished run; give another output (--set output=...), or remove it")
@@ -232,7 +248,7 @@ def train(config: Config, *, resume: bool = False, say: Say = print, engine: Eng
             examples = Examples(prepare(config, splits.train, say, engine))
     if state.is_main_process:
         if resume:
-            rewind(folder)
+            spent = rewind(folder)
         else:
             _forget(folder)
         _write(folder / "config.yaml", dump(config))
@@ -263,7 +279,9 @@ def train(config: Config, *, resume: bool = False, say: Say = print, engine: Eng
         folder=folder,
     )
     before = trainer.evaluate()["eval_bits_per_byte"] if splits.validation and not resume else None
-    done = trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+    if resume and state.is_main_process:
+        trainer.tokens, trainer.seconds = spent
+    trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     after = trainer.evaluate()["eval_bits_per_byte"] if splits.validation else None
     finished = not record.stopped
     result = {
@@ -273,7 +291,7 @@ def train(config: Config, *, resume: bool = False, say: Say = print, engine: Eng
         "steps": trainer.state.global_step,
         "epochs": trainer.state.epoch,
         "tokens": trainer.tokens,
-        "seconds": done.metrics.get("train_runtime"),
+        "seconds": trainer.seconds,
         "validation_before": before,
         "validation_after": after,
         "finished": finished,

@@ -189,7 +189,7 @@ def _show_runs() -> None:
             "validation, bits per byte": [_last(run, "eval_bits_per_byte") for run in found],
             "before": [run.metrics[0].get("eval_bits_per_byte") if run.metrics else None for run in found],
             "tokens a second": [_last(run, "tokens_per_second") for run in found],
-            "seconds": [_last(run, "train_runtime") for run in found],
+            "seconds": [_last(run, "seconds") for run in found],
         }
     )
     number = st.column_config.NumberColumn(format="%.4f")

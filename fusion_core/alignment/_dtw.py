@@ -49,8 +49,8 @@ def dtw(source: Sequence[str], target: Sequence[str], cost: str = "edit") -> tup
         raise AlignmentError(f"the {side} has no tokens, so there is no path to warp along")
     if len(source) * len(target) > MOST_PAIRS:
         raise AlignmentError(
-            f"time warping compares all pairs of tokens, and {len(source):,} times {len(target):,} are too many; give a "
-            "shorter text, or use the method span, whose time grows with the text"
+            f"time warping compares all pairs of tokens, and {len(source):,} times {len(target):,} are too many; give "
+            "a shorter text, or use the method span, whose time grows with the text"
         )
     from fusion_core.alignment import _dtw_kernel  # compiled on first use
 

@@ -145,15 +145,22 @@ class Tokenizer:
 
     def save(self, folder: Path) -> list[str]:
         """Write the tokenizer's usual files (`tokenizer.json` or `tokenizer.model`, and `tokenizer_config.json`), from
-        which `load_tokenizer` and transformers read it again; returns their names, none for a tiktoken vocabulary."""
+        which `load_tokenizer` and transformers read it again; returns their names, none for a tiktoken vocabulary.
+
+        Raises:
+            TokenizerError: the folder cannot be written to.
+        """
         files = self.backend.files()
         if files:
             roles = {f"{role}_token": self.piece(i) for role, i in self.vocabulary.roles.items()}
             config = {"tokenizer_class": "PreTrainedTokenizerFast", **roles, "add_bos_token": self.adds_bos}
             files = {**files, "tokenizer_config.json": json.dumps(config, ensure_ascii=False, indent=1).encode()}
-        for name, data in files.items():
-            with atomic_path(folder / name) as temporary:
-                temporary.write_bytes(data)
+        try:
+            for name, data in files.items():
+                with atomic_path(folder / name) as temporary:
+                    temporary.write_bytes(data)
+        except OSError as error:
+            raise TokenizerError(f"cannot write a tokenizer to {folder}: {error.strerror or error}") from error
         return list(files)
 
     def encode_fragments(self, texts: Sequence[str]) -> list[list[int]]:

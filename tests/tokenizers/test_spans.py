@@ -42,9 +42,7 @@ def folded(data: bytes) -> str | None:
         text = unicodedata.normalize("NFKD", data.decode()).lower()
     except UnicodeDecodeError:
         return None
-    kept = (
-        c for c in unicodedata.normalize("NFKD", text) if unicodedata.category(c) not in _DROPPED
-    )
+    kept = (c for c in unicodedata.normalize("NFKD", text) if unicodedata.category(c) not in _DROPPED)
     return "".join(kept).replace("▁", "")
 
 

@@ -169,7 +169,9 @@ def losses(folder: Path) -> Case:
         rng = np.random.default_rng(random.randrange(1 << 62))
         n, width, k = int(rng.integers(0, 5)), int(rng.choice((1, 5, 40))), int(rng.choice((0, 1, 3, 60)))
         scale = rng.choice((0.0, 1.0, 100.0, 1e4))
-        logits = torch.from_numpy(rng.normal(0, scale, (n, width))).to(random.choice((torch.float32, torch.bfloat16, torch.float64)))
+        logits = torch.from_numpy(rng.normal(0, scale, (n, width))).to(
+            random.choice((torch.float32, torch.bfloat16, torch.float64))
+        )
         k = min(k, width) if rng.random() < 0.9 else k
         ids = np.stack([rng.permutation(max(width, k))[:k] for _ in range(n)]) if n else np.zeros((0, k))
         probs = rng.dirichlet(np.full(k + 1, rng.choice((0.01, 1.0))), n)[:, :k] if n else np.zeros((0, k))

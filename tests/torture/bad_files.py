@@ -58,7 +58,9 @@ def shards(folder: Path) -> Case:
         else:
             victim.write_bytes(mutation.spoil(rng, victim.read_bytes()))
         with naming(home):
-            assert repr(READERS["shards/manifest.json"](home / "manifest.json")).replace(str(home), str(sound)) == expected
+            assert (
+                repr(READERS["shards/manifest.json"](home / "manifest.json")).replace(str(home), str(sound)) == expected
+            )
 
     return case
 
@@ -81,7 +83,12 @@ def run_folders(folder: Path) -> Case:
         for name, data in files.items():
             (home / name).write_bytes(mutation.spoil(rng, data) if rng.random() < 0.4 else data)
         for _ in range(rng.randrange(3)):
-            state = home / "checkpoints" / rng.choice(("checkpoint-3", "checkpoint-x", "checkpoint-")) / "trainer_state.json"
+            state = (
+                home
+                / "checkpoints"
+                / rng.choice(("checkpoint-3", "checkpoint-x", "checkpoint-"))
+                / "trainer_state.json"
+            )
             state.parent.mkdir(parents=True, exist_ok=True)
             state.write_bytes(rng.choice((b"{}", b"{", b"", b"[]", b"\xff")))
         (run,) = runs.list_runs()
@@ -98,8 +105,25 @@ def run_folders(folder: Path) -> Case:
 def configs(folder: Path) -> Case:
     path = folder / "c.yaml"
     tree = yaml.safe_load(config.EXAMPLE)
-    changes = ("loss.lam=2", "corpus.part=1/0", "a.b.c=1", "=", "sources.0=x", "sources.99.model=x", "training=[1]", "\0=1", "target=")
-    nasty = (b"!!python/object/apply:os.system ['true']", b"a: &a [*a]", b"- " * 3000, b"{" * 3000, b"\xff", b"a: !!binary x")
+    changes = (
+        "loss.lam=2",
+        "corpus.part=1/0",
+        "a.b.c=1",
+        "=",
+        "sources.0=x",
+        "sources.99.model=x",
+        "training=[1]",
+        "\0=1",
+        "target=",
+    )
+    nasty = (
+        b"!!python/object/apply:os.system ['true']",
+        b"a: &a [*a]",
+        b"- " * 3000,
+        b"{" * 3000,
+        b"\xff",
+        b"a: !!binary x",
+    )
 
     def case(rng: Random) -> None:
         kind = rng.random()
@@ -182,8 +206,6 @@ def model_folders(folder: Path) -> Case:
         assert len(found.top) == len(found.encoding) + 1
 
     return case
-
-
 
 
 def run_names(folder: Path) -> Case:

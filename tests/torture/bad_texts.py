@@ -92,9 +92,13 @@ def transfers(folder: Path) -> Case:
         index = indices[a, b]
         text, top_k = mutation.text(rng)[:200], rng.choice((0, 1, 3, 16, 10_000))
         sharp = rng.choice((0.0, 1.0, 3.0, 60.0))
-        theirs = random_predictions(source, text, rng.randrange(1 << 30), top_k=top_k, has_start=rng.random() < 0.5, sharp=sharp)
+        theirs = random_predictions(
+            source, text, rng.randrange(1 << 30), top_k=top_k, has_start=rng.random() < 0.5, sharp=sharp
+        )
         own = random_predictions(target, text, rng.randrange(1 << 30), top_k=top_k)
-        found = transfer(theirs, own.encoding, index, method=rng.choice(methods), own=own if rng.random() < 0.7 else None)
+        found = transfer(
+            theirs, own.encoding, index, method=rng.choice(methods), own=own if rng.random() < 0.7 else None
+        )
         assert len(found) == max(0, len(own.encoding) - 1)
         assert np.allclose(found.ledger.sum(axis=1), 1.0, atol=1e-5) and (found.ledger >= -1e-9).all()
         owner = np.repeat(np.arange(len(found)), np.diff(found.indptr))

@@ -92,7 +92,9 @@ def tiktoken_files(folder: Path) -> Case:
         lines = data.splitlines(keepends=True)
         if rng.random() < 0.5:
             at = rng.randrange(len(lines))
-            lines[at] = rng.choice((b"", b"dGg= 99999999999\n", b"dGg= -1\n", b"dGg= 16777217\n", lines[at - 1], b"=\n"))
+            lines[at] = rng.choice(
+                (b"", b"dGg= 99999999999\n", b"dGg= -1\n", b"dGg= 16777217\n", lines[at - 1], b"=\n")
+            )
             path.write_bytes(b"".join(lines))
         else:
             path.write_bytes(mutation.spoil(rng, data))
@@ -103,7 +105,12 @@ def tiktoken_files(folder: Path) -> Case:
 
 def tekken_files(folder: Path) -> Case:
     rows = [{"rank": i, "token_bytes": base64.b64encode(t).decode(), "token_str": None} for t, i in _ranks()]
-    config = {"pattern": r"[^\s]+|\s+", "num_vocab_tokens": 260, "default_vocab_size": 270, "default_num_special_tokens": 10}
+    config = {
+        "pattern": r"[^\s]+|\s+",
+        "num_vocab_tokens": 260,
+        "default_vocab_size": 270,
+        "default_num_special_tokens": 10,
+    }
     tree: dict[str, Any] = {"config": config, "vocab": rows, "special_tokens": [{"rank": 0, "token_str": "<unk>"}]}
     path = folder / "tekken.json"
 
@@ -131,7 +138,19 @@ def write_gguf(path: Path, model: str = "gpt2") -> Path:
         writer.add_token_types([3 if token in ("<s>", "</s>") else 1 for token in tokens])
         writer.add_token_merges([" ".join(pair) for pair in source["merges"]])
     else:
-        tokens = ["<unk>", "<s>", "</s>", *(f"<0x{b:02X}>" for b in range(256)), "▁", "▁the", "th", "e", "t", "h", "fox"]
+        tokens = [
+            "<unk>",
+            "<s>",
+            "</s>",
+            *(f"<0x{b:02X}>" for b in range(256)),
+            "▁",
+            "▁the",
+            "th",
+            "e",
+            "t",
+            "h",
+            "fox",
+        ]
         writer.add_tokenizer_model("llama")
         writer.add_token_list(tokens)
         writer.add_token_scores([-float(n) for n in range(len(tokens))])
@@ -161,7 +180,12 @@ def gguf_files(folder: Path) -> Case:
 def folders(folder: Path) -> Case:
     """Folders of several files, those beside the tokenizer spoiled: configurations, older layouts, wrong names."""
     tree = json.loads(_trained(folder, "byte-bpe"))
-    config = {"add_bos_token": True, "bos_token": "<s>", "eos_token": {"content": "</s>"}, "tokenizer_class": "GPT2Tokenizer"}
+    config = {
+        "add_bos_token": True,
+        "bos_token": "<s>",
+        "eos_token": {"content": "</s>"},
+        "tokenizer_class": "GPT2Tokenizer",
+    }
     word = json.loads(_trained(folder, "wordpiece"))["model"]["vocab"]
     home = folder / "model-folder"
 
@@ -178,7 +202,9 @@ def folders(folder: Path) -> Case:
         elif kind == 2:
             (home / "vocab.json").write_bytes(mutation.as_json(rng, mutation.spoil_json(rng, tree["model"]["vocab"])))
             merges = "\n".join(" ".join(pair) for pair in tree["model"]["merges"])
-            (home / "merges.txt").write_bytes(mutation.spoil(rng, merges.encode()) if rng.random() < 0.5 else merges.encode())
+            (home / "merges.txt").write_bytes(
+                mutation.spoil(rng, merges.encode()) if rng.random() < 0.5 else merges.encode()
+            )
             (home / "tokenizer_config.json").write_bytes(mutation.as_json(rng, mutation.spoil_json(rng, config)))
         else:
             (home / rng.choice(("tokenizer.json", "spiece.model", "a.tiktoken", "x.gguf"))).mkdir()
@@ -190,7 +216,23 @@ def folders(folder: Path) -> Case:
 
 
 def names(folder: Path) -> Case:
-    alphabet = ("/", "..", "~", "\0", " ", "a", "tiktoken:", "qwen", ".json", "\ud800", "%", "nobody/nothing", "\n", "é", "-" * 300)
+    alphabet = (
+        "/",
+        "..",
+        "~",
+        "\0",
+        " ",
+        "a",
+        "tiktoken:",
+        "qwen",
+        ".json",
+        "\ud800",
+        "%",
+        "nobody/nothing",
+        "\n",
+        "é",
+        "-" * 300,
+    )
 
     def case(rng: Random) -> None:
         name = "".join(rng.choice(alphabet) for _ in range(rng.randint(0, 5)))

@@ -47,7 +47,12 @@ def _file(folder: Path, name: str, data: bytes) -> Path:
 def cases(folder: Path) -> dict[str, Callable[[], Any]]:
     """By name; what a case gives back does not matter, what it raises does."""
     kinds = dict(zip(tiny.KINDS, _tokenizers(folder), strict=True))
-    words = {"latin": "a" * (1 << 20), "han": "東" * 350_000, "spaces": " " * (1 << 20), "zalgo": "e" + "\u0301" * 500_000}
+    words = {
+        "latin": "a" * (1 << 20),
+        "han": "東" * 350_000,
+        "spaces": " " * (1 << 20),
+        "zalgo": "e" + "\u0301" * 500_000,
+    }
     found: dict[str, Callable[[], Any]] = {}
     for text_name, text in words.items():
         for kind, tokenizer in kinds.items():
@@ -84,27 +89,38 @@ def cases(folder: Path) -> dict[str, Callable[[], Any]]:
     )
     cyclic = _bpe(["a", "b", "ab", "aba"], merges=[["a", "b"], ["ab", "a"], ["aba", "b"]])
     found["merges that make what is not there"] = lambda: _refused(
-        TokenizerError, lambda: load_tokenizer(_file(folder, "tokenizer.json", json.dumps(cyclic).encode())), "tokenizer.json"
+        TokenizerError,
+        lambda: load_tokenizer(_file(folder, "tokenizer.json", json.dumps(cyclic).encode())),
+        "tokenizer.json",
     )
     itself = _bpe(["a", "b"], merges=[["a", ""], ["", "a"], ["a", "a"]])
     found["merges in a cycle"] = lambda: _answered(
-        lambda: load_tokenizer(_file(folder, "tokenizer.json", json.dumps(itself).encode())).encode("abab"), TokenizerError
+        lambda: load_tokenizer(_file(folder, "tokenizer.json", json.dumps(itself).encode())).encode("abab"),
+        TokenizerError,
     )
     for name in ("tokenizer.model", "model.gguf", "tokenizer.json", "qwen.tiktoken", "tekken.json"):
         found[f"a picture called {name}"] = lambda n=name: _refused(
             TokenizerError, lambda: load_tokenizer(_file(folder, n, PNG)), n
         )
-    found["a picture as a mapping"] = lambda: _refused(MappingError, lambda: load_mapping(_file(folder, "m.parquet", PNG)), "m.parquet")
+    found["a picture as a mapping"] = lambda: _refused(
+        MappingError, lambda: load_mapping(_file(folder, "m.parquet", PNG)), "m.parquet"
+    )
     found["a picture as distributions"] = lambda: _refused(
         DistributionError, lambda: load_distributions(_file(folder, "d.parquet", PNG)), "d.parquet"
     )
-    found["a file of 300 MB as a tokenizer"] = lambda: _refused(TokenizerError, lambda: load_tokenizer(_sparse(folder, 300 << 20)), "huge.json")
+    found["a file of 300 MB as a tokenizer"] = lambda: _refused(
+        TokenizerError, lambda: load_tokenizer(_sparse(folder, 300 << 20)), "huge.json"
+    )
     found["an id of four million"] = lambda: _answered(
-        lambda: load_tokenizer(_file(folder, "tokenizer.json", json.dumps(_bpe(["a"], vocab={"a": 0, "b": (1 << 22) - 1})).encode())).encode("ab"),
+        lambda: load_tokenizer(
+            _file(folder, "tokenizer.json", json.dumps(_bpe(["a"], vocab={"a": 0, "b": (1 << 22) - 1})).encode())
+        ).encode("ab"),
         TokenizerError,
     )
     found["mappings of other tokenizers"] = lambda: _other_tokenizers(folder, kinds)
-    five = load_tokenizer(_file(folder, "five.json", json.dumps(_bpe(["a", "b", "c", "ab", "<s>"], merges=[["a", "b"]])).encode()))
+    five = load_tokenizer(
+        _file(folder, "five.json", json.dumps(_bpe(["a", "b", "c", "ab", "<s>"], merges=[["a", "b"]])).encode())
+    )
     for other in (five, kinds["byte-bpe"]):
         for source, target in ((five, other), (other, five)):
             found[f"a vocabulary of five, {source.size} to {target.size}"] = lambda s=source, t=target: _carry_all(s, t)

@@ -17,7 +17,6 @@ class Random(random.Random):
         self.number = number
 
 
-
 TEXTS = (
     "", " ", "\n", "\0", "a\0b", "\ud83d", "x\udcffy", "\u202eabc\u202c", "\u200f\u200e", "a" * 4000, " " * 3000,
     "Z͑ͫ̓ͪ̂ͫ̽͏̴̙̤̞͉͚̯̞̠͍A̴̵̜̰͔ͫ͗͢L̠ͨͧͩ͘G̴̻͈͍͔̹̑͗̎̅͛́Ǫ̵̹̻̝̳͂̌̌͘!͖̬̰̙̗̿̋ͥͥ̂ͣ̐́́͜͞", "<s></s><unk>[CLS][SEP][PAD]", "<|endoftext|>" * 5,
@@ -34,7 +33,9 @@ def text(rng: Random) -> str:
         if kind < 0.5:
             parts.append(rng.choice(TEXTS))
         elif kind < 0.8:
-            low, high = rng.choice(((32, 127), (0, 256), (0x300, 0x400), (0x900, 0xA00), (0x4E00, 0x9FFF), (0, 0x10FFFF)))
+            low, high = rng.choice(
+                ((32, 127), (0, 256), (0x300, 0x400), (0x900, 0xA00), (0x4E00, 0x9FFF), (0, 0x10FFFF))
+            )
             parts.append("".join(chr(rng.randint(low, high)) for _ in range(rng.randint(0, 30))))
         else:
             parts.append(rng.choice(("the quick brown fox ", "def f(x):\n    return x\n", "naïve café ")))
@@ -104,7 +105,11 @@ def spoil_json(rng: Random, tree: Any, *, shallow: float = 0.5) -> Any:
             del node[key]
         elif how == 3:
             other, place = rng.choice(places)
-            node[key] = copy.deepcopy(other[place]) if place in (other if isinstance(other, dict) else range(len(other))) else None
+            node[key] = (
+                copy.deepcopy(other[place])
+                if place in (other if isinstance(other, dict) else range(len(other)))
+                else None
+            )
         elif how == 4 and isinstance(node, dict):
             node[rng.choice(("type", "a", "", "\ud800", str(key) + "x"))] = node.pop(key)
         else:

@@ -28,7 +28,11 @@ _SWEEP = 400
 def _work(module: str, name: str, start: int, stop: int, shared: Any, failures: Any, folder: str) -> None:
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 2)  # what panicking libraries print
-    os.environ |= {"FUSESCOPE_WORKSPACE": f"{folder}/workspace", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    os.environ |= {
+        "FUSESCOPE_WORKSPACE": f"{folder}/workspace",
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
     case = getattr(importlib.import_module(module), name)(Path(folder))
     for n in range(start, stop):
         shared[0], shared[1] = n, time.time()

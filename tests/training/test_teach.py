@@ -84,7 +84,10 @@ def test_an_interrupted_run_keeps_its_whole_shards(tmp_path: Path, model: Model)
     ("damage", "says"),
     [
         (lambda f: (f / MANIFEST).write_text("{"), "cannot be read"),
-        (lambda f: (f / MANIFEST).write_text(json.dumps({"format": "other"})), "no file of the format fusescope-shards"),
+        (
+            lambda f: (f / MANIFEST).write_text(json.dumps({"format": "other"})),
+            "no file of the format fusescope-shards",
+        ),
         (lambda f: (f / MANIFEST).write_text(json.dumps({"format": "fusescope-shards", "version": 9})), "version 9"),
         (lambda f: next(f.glob("*.parquet")).write_bytes(b"x"), "damaged"),
         (lambda f: next(f.glob("*.parquet")).unlink(), "missing"),

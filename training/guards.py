@@ -1,0 +1,65 @@
+"""What stands around a run: no other process trains in its folder, and what libraries raise is told as an error of
+ours."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
+
+from fusion_core.errors import TrainingError
+
+# In what torch says when a file could not be written whole.
+_WRITING = ("inline_container", "PytorchStreamWriter", "Parent directory")
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep other runs out of `folder`; of several processes of one run the first one does.
+
+    Raises:
+        TrainingError: another run has it, or it cannot be written to.
+    """
+    if int(os.environ.get("RANK", "0")):
+        yield
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise TrainingError(f"another process is training in {folder}; wait for it, or give another output") from error
+    except OSError as error:
+        raise TrainingError(f"cannot write to {folder}: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def failures_told(folder: Path) -> Iterator[None]:
+    """Turn a disk that is full, or memory that does not suffice, into a `TrainingError` that says how to go on."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            "memory does not suffice for this step; try a lower per_device_train_batch_size (with "
+            "gradient_accumulation_steps), a lower max_length, gradient_checkpointing, or lora"
+        ) from error
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(_cannot_write(folder, error)) from error
+    except RuntimeError as error:
+        if not any(word in str(error) for word in _WRITING):
+            raise
+        raise TrainingError(_cannot_write(folder, error)) from error
+
+
+def _cannot_write(folder: Path, error: Exception) -> str:
+    reason = " ".join(str(error).split())[:200]
+    return f"cannot write to {folder} ({reason}); make room for it, then go on with --resume if it has a checkpoint"
