@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import streamlit as st
 
 from app.paths import permitted, permitted_folder
+from app.shelf import Shelf
 from fusion_core import Alignment, Tokenizer, VocabularyMapping, align, load_tokenizer, map_vocabulary
 from fusion_core.models import Model, load_model
 from fusion_core.transfer import Predictions, Transfer, TransferIndex, build_index, transfer
@@ -17,12 +18,14 @@ from training.stages.teach import Taught, open_taught
 
 T = TypeVar("T")
 
-# Models and results of long computations that a server keeps; the least recently used go first.
+# What a server keeps at most, whoever asked for it; the least recently used go first.
+TOKENIZERS = 12
 MODELS = 3
-RESULTS = 96
+RESULTS = 200
+RESULT_BYTES = 1 << 30
 
 
-@st.cache_resource(max_entries=12, show_spinner=False)
+@st.cache_resource(max_entries=TOKENIZERS, show_spinner=False)
 def _load(name: str) -> Tokenizer:
     return load_tokenizer(name)
 
@@ -32,46 +35,16 @@ def tokenizer(name: str) -> Tokenizer:
     return _load(permitted(name))
 
 
-@st.cache_resource(max_entries=48, show_spinner=False)
+@st.cache_resource(show_spinner=False)
+def _shelf() -> Shelf:
+    return Shelf(RESULTS, RESULT_BYTES)
+
+
 def alignment(source: str, target: str, text: str, method: str, cost: str, compare: str) -> Alignment:
     """The alignment of two tokenizers, by name, on a text."""
-    return align(tokenizer(source), tokenizer(target), text=text, method=method, cost=cost, compare=compare)
-
-
-class _Shelf:
-    """The most recent results of long computations. One session computes, others that ask for the same wait."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._values: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
-        self._locks: dict[tuple[Any, ...], threading.Lock] = {}
-        self._guard = threading.Lock()
-
-    def has(self, key: tuple[Any, ...]) -> bool:
-        with self._guard:
-            return key in self._values
-
-    def get(self, key: tuple[Any, ...], compute: Callable[[], T]) -> T:
-        with self._guard:
-            lock = self._locks.setdefault(key, threading.Lock())
-        with lock:
-            with self._guard:
-                if key in self._values:
-                    self._values.move_to_end(key)
-                    found: T = self._values[key]
-                    return found
-            value = compute()
-            with self._guard:
-                self._values[key] = value
-                while len(self._values) > self._size:
-                    dropped, _ = self._values.popitem(last=False)
-                    self._locks.pop(dropped, None)
-            return value
-
-
-@st.cache_resource(show_spinner=False)
-def _shelf() -> _Shelf:
-    return _Shelf(RESULTS)
+    a, b = tokenizer(source), tokenizer(target)
+    key = ("alignment", source, target, a.fingerprint, b.fingerprint, text, method, cost, compare)
+    return _shelf().get(key, lambda: align(a, b, text=text, method=method, cost=cost, compare=compare))
 
 
 def mapping(source: Tokenizer, target: Tokenizer, kind: str, form: str, text: str = "") -> VocabularyMapping:
@@ -100,8 +73,8 @@ def derived(name: str, key: tuple[Any, ...], compute: Callable[[], T]) -> T:
 
 
 @st.cache_resource(show_spinner=False)
-def _models() -> _Shelf:
-    return _Shelf(MODELS)
+def _models() -> Shelf:
+    return Shelf(MODELS, sys.maxsize)
 
 
 def model(name: str) -> Model:
@@ -112,6 +85,12 @@ def model(name: str) -> Model:
         return shelf.get(key, lambda: load_model(allowed))
     with st.spinner(f"Loading the model {name}: once per server, up to a minute the first time …", show_time=True):
         return shelf.get(key, lambda: load_model(allowed))
+
+
+@st.cache_resource(show_spinner=False)
+def _turn() -> threading.Lock:
+    """Held by whoever runs a model: one uses all cores, and several at once take longer than one after the other."""
+    return threading.Lock()
 
 
 def predictions(name: str, text: str, top_k: int) -> Predictions:
@@ -126,8 +105,12 @@ def predictions(name: str, text: str, top_k: int) -> Predictions:
     def progress(done: int, total: int) -> None:
         bar.progress(done / max(total, 1), text=f"{name} reads the text: {done:,} of {total:,} tokens")
 
+    def read() -> Predictions:
+        with _turn():
+            return asked.predict(text, top_k=top_k, progress=progress)
+
     try:
-        return _shelf().get(key, lambda: asked.predict(text, top_k=top_k, progress=progress))
+        return _shelf().get(key, read)
     finally:
         place.empty()
 
