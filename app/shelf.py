@@ -6,6 +6,7 @@ import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from itertools import islice
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,6 +16,8 @@ from fusion_core.models import Model
 from fusion_core.tokenizers import Tokenizer
 
 T = TypeVar("T")
+# Entries of a long list that are looked at when it is measured.
+_SAMPLED = 256
 Key = tuple[Hashable, ...]
 
 
@@ -89,8 +92,12 @@ def _count(value: Any, seen: set[int]) -> int:
     if isinstance(value, pd.DataFrame):
         return int(value.memory_usage(deep=True).sum())
     size = sys.getsizeof(value)
+    if isinstance(value, str | bytes | int | float):
+        return size
     if isinstance(value, dict):
-        return size + sum(_count(k, seen) + _count(v, seen) for k, v in value.items())
+        value = [*value.keys(), *value.values()]
     if isinstance(value, list | tuple | set | frozenset):
-        return size + sum(_count(one, seen) for one in value)
+        # Long lists hold things of one kind: some of them tell how large the others are.
+        some = list(value) if len(value) <= _SAMPLED else list(islice(value, 0, None, len(value) // _SAMPLED))
+        return size + sum(_count(one, seen) for one in some) * len(value) // max(1, len(some))
     return size + (_count(vars(value), seen) if hasattr(value, "__dict__") else 0)

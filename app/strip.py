@@ -15,6 +15,8 @@ from fusion_core.tokenizers import Encoding
 
 # Tokens of one side that a view holds at most; more are paged.
 WINDOW = 2000
+# Tokens of one side that are drawn even of a group that is longer than that.
+LONGEST = 2 * WINDOW
 
 
 @cache
@@ -70,10 +72,12 @@ def payload(
     kinds = alignment.kinds[first:last].tolist()
     empty = len(groups) == 0
     spans = [(0, 0), (0, 0)] if empty else [(int(groups[0, c]), int(groups[-1, c + 1])) for c in (0, 2)]
+    # A single group can be longer than any view: an unknown word is one token here and thousands there.
+    spans = [(low, min(high, low + LONGEST)) for low, high in spans]
     drawn = []
     of_token: tuple[dict[int, int], dict[int, int]] = ({}, {})
     for row, kind in zip(groups.tolist(), kinds, strict=True):
-        members = [list(range(row[0], row[1])), list(range(row[2], row[3]))]
+        members = [list(range(row[0], min(row[1], spans[0][1]))), list(range(row[2], min(row[3], spans[1][1])))]
         drawn.append({"kind": kind, "tokens": members})
         for side in (0, 1):
             of_token[side].update(dict.fromkeys(members[side], kind))

@@ -61,6 +61,13 @@ def _align(source: Tokenizer, target: Tokenizer, text: str, method: str, choice:
     return results.alignment(source.name, target.name, text, method, choice.cost, choice.compare)
 
 
+def _identity(alignment: Alignment) -> tuple[str, ...]:
+    """What an alignment follows from."""
+    sides = (alignment.source.tokenizer, alignment.target.tokenizer)
+    names = [part for side in sides for part in (side.name, side.fingerprint)]
+    return (*names, alignment.source.text, alignment.method, alignment.options.cost, alignment.options.compare)
+
+
 def _show_figures(alignment: Alignment, compared: Difference | None) -> None:
     quality = alignment.quality
     entries = [
@@ -86,12 +93,13 @@ def _show_strip(alignment: Alignment, compared: Difference | None, invisible: bo
     if len(starts) > 2:
         count = len(starts) - 1
         page = st.number_input(f"Part of the text (1 to {count})", 1, count, key="part", bind="query-params") - 1
-    key = (id(alignment), id(compared and compared.second), page, invisible)
-    data = results.derived(
-        "strip",
-        key,  # holds identities, so both results are kept alive with the payload
-        lambda: (strip.payload(alignment, starts[page], starts[page + 1], invisible, compared), alignment, compared),
-    )[0]
+    low, high = starts[page], starts[page + 1]
+    key = (_identity(alignment), compared and _identity(compared.second), page, invisible)
+    data = results.derived("strip", key, lambda: strip.payload(alignment, low, high, invisible, compared))
+    for n, side in enumerate(("source", "target")):
+        tokens = int((alignment.groups[low:high, 2 * n + 1] - alignment.groups[low:high, 2 * n]).sum())
+        if tokens > strip.LONGEST:
+            st.caption(f"These {tokens:,} {side} tokens belong together; the first {strip.LONGEST:,} are drawn.")
     selected = strip.show(data, st.query_params.get("token"), key="strip")
     if selected:
         st.query_params["token"] = selected

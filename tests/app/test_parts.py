@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from app import figures, strip, texts
 from app.paths import VARIABLE, permitted
+from app.shelf import Shelf, footprint
 from fusion_core import TokenizerError, align, map_vocabulary
 from fusion_core.mapping import breakdown
 from fusion_core.workspace import workspace
@@ -72,6 +77,13 @@ class TestStrip:
         assert "\\x9F" in "".join(token["text"] for side in shown for token in side)
         assert any(token["split"] for side in shown for token in side)
 
+    def test_a_group_longer_than_any_view_is_cut(self) -> None:
+        found = align(sample("mistral"), sample("minilm"), text="qxzjv" * 6000)
+        assert len(found.groups) == 1 and len(found.source) > strip.LONGEST
+        shown = strip.payload(found, 0, 1, True, None)
+        assert len(shown["tokens"][0]) == strip.LONGEST and max(shown["groups"][0]["tokens"][0]) == strip.LONGEST - 1
+        assert all(link[0] < strip.LONGEST for link in shown["links"]) and len(json.dumps(shown)) < 4_000_000
+
     def test_an_empty_alignment_has_an_empty_strip(self) -> None:
         found = align(sample("qwen"), sample("deepseek"), text="")
         assert strip.payload(found, 0, 0, True, None)["tokens"] == [[], []]
@@ -91,3 +103,41 @@ class TestFigures:
         figure = figures.outcome_bars({"hard": breakdown(mapping, sample("mistral"), "script")})
         sums = [sum(bar.x[n] for bar in figure.data) for n in range(len(figure.data[0].x))]
         assert sums == pytest.approx([100.0] * len(sums))
+
+
+class TestShelf:
+    def test_the_least_recently_used_goes_when_bytes_run_out(self) -> None:
+        shelf = Shelf(entries=100, size=3_000_000)
+        for n in range(5):
+            assert len(shelf.get((n,), lambda: np.zeros(125_000))) == 125_000
+            shelf.get((0,), lambda: np.zeros(1))
+            assert shelf.held <= 3_000_000
+        assert shelf.has((0,)) and shelf.has((4,)) and not shelf.has((1,))
+
+    def test_entries_are_counted_too_and_a_failure_is_not_kept(self) -> None:
+        shelf = Shelf(entries=2, size=1 << 30)
+        with pytest.raises(ZeroDivisionError):
+            shelf.get(("bad",), lambda: 1 // 0)
+        for n in range(4):
+            shelf.get((n,), lambda: "x")
+        assert len(shelf) == 2 and not shelf.has(("bad",))
+
+    def test_several_that_ask_at_once_get_one_result(self) -> None:
+        shelf, calls = Shelf(entries=2, size=1 << 30), []
+
+        def slow() -> object:
+            calls.append(1)
+            time.sleep(0.05)
+            return object()
+
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(lambda _: shelf.get(("one",), slow), range(8)))
+        assert len(calls) == 1 and all(one is found[0] for one in found)
+
+    def test_footprints_count_arrays_texts_and_tables_but_no_tokenizers(self) -> None:
+        found = align(sample("qwen"), sample("deepseek"), text="The quick brown fox.\n" * 500)
+        size = found.edges.nbytes + found.groups.nbytes + found.source.starts.nbytes
+        assert size < footprint(found) < 40 * size
+        words = [f"word number {n}" for n in range(20_000)]
+        assert footprint(words) == pytest.approx(sum(map(sys.getsizeof, words)) + sys.getsizeof(words), rel=0.05)
+        assert footprint(found.to_frame()) > 50_000

@@ -27,6 +27,8 @@ WORDS = (
     "elephant", "tiger", "window", "garden", "winter", "summer", "banana", "butter", "turtle", "guitar", "doctor", "monkey",
     "pocket", "bridge", "castle", "forest", "island", "market", "planet", "rocket",
 )  # fmt: skip
+# Words by which a browser knows that its last text is shown.
+_TURNS = ("bread", "horse", "music", "paper", "river", "sugar")
 # What the app may grow to: tokenizers, models and results within their caps (app/results.py), and Python itself.
 MEMORY = 6 << 30
 GROWTH = 1.10
@@ -54,7 +56,11 @@ def serving(folder: Path) -> Iterator[Server]:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
     log = folder / "app.log"
-    environment = {**os.environ, "CI": "1", "FUSESCOPE_WORKSPACE": os.environ.get("FUSESCOPE_WORKSPACE", str(folder / "workspace"))}
+    environment = {
+        **os.environ,
+        "CI": "1",
+        "FUSESCOPE_WORKSPACE": os.environ.get("FUSESCOPE_WORKSPACE", str(folder / "workspace")),
+    }
     command = [sys.executable, "-m", "training", "app", "--no-browser", "--port", str(port)]
     with log.open("wb") as sink:
         started = subprocess.Popen(command, stdout=sink, stderr=sink, env=environment)
@@ -154,28 +160,52 @@ def _wrong(data: bytes, number: int, broken: bool) -> str:
     return f"session {number}: the answer holds another session's text ({others})" if others else ""
 
 
-async def _person(server: Server, number: int, page: str, query: str, until: float, pause: float, seen: Seen) -> None:
+async def _person(
+    server: Server,
+    number: int,
+    page: str,
+    query: str,
+    opened: asyncio.Barrier,
+    seconds: float,
+    pause: float,
+    seen: Seen,
+) -> None:
     rng = random.Random(number)
-    async with Session(server, number, page, f"{query}&example=Your%20own&text={quote(_text(number, rng))}") as session:
+    text, turn = _text(number, rng), 0
+    async with Session(server, number, page, f"{query}&example=Your%20own&text={quote(text)}") as session:
         try:
-            await session.run()  # not counted: pages are opened one after the other, and models loaded
+            await session.run()  # not counted: tokenizers and models are loaded
+            await opened.wait()
+            until = time.time() + seconds
             while time.time() < until:
                 await asyncio.sleep(rng.uniform(0, 2 * pause))
+                turn += 1
+                kind, values = page or "alignment", {}
+                if page != "distributions" or turn % 3 == 0:
+                    text = _text(number, rng)
+                    kind += ", a new text" if page == "distributions" else ""
+                else:  # looked at in another way
+                    values = {"color": rng.choice(("gold token, nats", "lost mass", "what happened"))}
                 start = time.time()
-                data, broken = await session.run(own_text=_text(number, rng))
-                seen.add(page or "alignment", time.time() - start, _wrong(data, number, broken))
+                data, broken = await session.run(own_text=text, **values)
+                seen.add(kind, time.time() - start, _wrong(data, number, broken))
         except Exception as error:
             seen.add(page, 120.0, f"session {number}: {type(error).__name__}: {error}")
 
 
-async def _glutton(server: Server, until: float, seen: Seen) -> None:
+async def _glutton(server: Server, opened: asyncio.Barrier, seconds: float, seen: Seen) -> None:
     """Asks for the most that the page gives: 64 KB of one-byte tokens warped, vocabularies of the largest pair mapped."""
     rng = random.Random(99)
     query = "source=mistral&target=minilm&method=dtw&compare=pieces&example=Your%20own&text=x"
-    async with Session(server, -1, "", query) as first, Session(server, -2, "vocabulary", "source=qwen3.6&target=gemma-3-270m") as second:
+    async with (
+        Session(server, -1, "", query) as first,
+        Session(server, -2, "vocabulary", "source=qwen3.6&target=gemma-3-270m") as second,
+    ):
         await first.run()
+        await opened.wait()
+        until = time.time() + seconds
         while time.time() < until:
-            text = "".join(rng.choices("qxzjv", k=60_000))
+            text = "".join(rng.choices("qxzjv", k=40_000))
             done = await asyncio.gather(first.run(own_text=text), second.run(), return_exceptions=True)
             for one in done:
                 if isinstance(one, BaseException):
@@ -188,26 +218,29 @@ def _browse(server: Server, number: int, until: float, pause: float, seen: Seen)
     from tests.browser.conftest import FLAGS
     from tests.support.requires import chromium
 
-    rng = random.Random(number)
+    rng, turn = random.Random(number), 0
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
         page = browser.new_page()
         try:
-            page.goto(f"http://localhost:{server.port}/?example=Your%20own&text={quote(_text(number, rng))}", timeout=60_000)
+            page.goto(
+                f"http://localhost:{server.port}/?example=Your%20own&text={quote(_text(number, rng))}", timeout=60_000
+            )
             page.locator(".tok").first.wait_for(timeout=60_000)
             while time.time() < until:
                 time.sleep(rng.uniform(0, 2 * pause))
-                mark = str(rng.randrange(10**6))
+                turn += 1
                 start = time.time()
-                page.get_by_label("Your text").fill(f"{WORDS[number]} {mark} and a road")
+                page.get_by_label("Your text").fill(f"{WORDS[number]} and {_TURNS[turn % len(_TURNS)]} on the road")
                 page.get_by_label("Your text").press("Control+Enter")
-                page.wait_for_function(
-                    "mark => [...document.querySelectorAll('.tok[data-side=target]')].map(t => t.textContent).join('').includes(mark)",
-                    arg=mark, timeout=60_000,
-                )  # fmt: skip
+                page.locator(".tok[data-side=target]").get_by_text(_TURNS[turn % len(_TURNS)]).wait_for(timeout=60_000)
                 text = page.locator(".strip").inner_text()
                 others = [word for n, word in enumerate(WORDS) if n != number and word in text]
-                seen.add("browser", time.time() - start, f"browser {number}: shows another's text ({others})" if others else "")
+                seen.add(
+                    "browser",
+                    time.time() - start,
+                    f"browser {number}: shows another's text ({others})" if others else "",
+                )
         except Error as error:
             seen.add("browser", 120.0, f"browser {number}: {error}")
         finally:
@@ -216,7 +249,13 @@ def _browse(server: Server, number: int, until: float, pause: float, seen: Seen)
 
 def _places() -> list[tuple[str, str]]:
     """A page and the tokenizers or models of each session."""
-    pairs = [("qwen", "mistral"), ("deepseek", "minilm"), ("mistral", "qwen"), ("minilm", "deepseek"), ("qwen", "deepseek")]
+    pairs = [
+        ("qwen", "mistral"),
+        ("deepseek", "minilm"),
+        ("mistral", "qwen"),
+        ("minilm", "deepseek"),
+        ("qwen", "deepseek"),
+    ]
     alignment = [("", f"source={a}&target={b}&method={m}") for a, b in pairs for m in ("span", "dtw")]
     vocabulary = [("vocabulary", f"source={a}&target={b}") for a, b in pairs[:3]]
     found = [*alignment, *vocabulary]
@@ -235,11 +274,12 @@ def load(folder: Path, seconds: float, *, browsers: int = 4, pause: float = 8.0)
             seen = Seen()
             until = time.time() + seconds + 15  # the pages open first
             threads = [
-                threading.Thread(target=_browse, args=(server, 19 - n, until, pause, seen), daemon=True) for n in range(browsers)
+                threading.Thread(target=_browse, args=(server, 19 - n, until, pause, seen), daemon=True)
+                for n in range(browsers)
             ]
             for thread in threads:
                 thread.start()
-            asyncio.run(_all(server, places, until, pause, seen, greedy))
+            asyncio.run(_all(server, places, seconds, pause, seen, greedy=greedy))
             for thread in threads:
                 thread.join(120)
             rows.append(_judged(Row(f"load: {title}"), seen))
@@ -250,9 +290,12 @@ def load(folder: Path, seconds: float, *, browsers: int = 4, pause: float = 8.0)
     return rows
 
 
-async def _all(server: Server, places: list[tuple[str, str]], until: float, pause: float, seen: Seen, greedy: bool) -> None:
-    people = [_person(server, n, page, query, until, pause, seen) for n, (page, query) in enumerate(places)]
-    await asyncio.gather(*people, *([_glutton(server, until - 5, seen)] if greedy else []))
+async def _all(
+    server: Server, places: list[tuple[str, str]], seconds: float, pause: float, seen: Seen, *, greedy: bool = False
+) -> None:
+    opened = asyncio.Barrier(len(places) + greedy)
+    people = [_person(server, n, *place, opened, seconds, pause, seen) for n, place in enumerate(places)]
+    await asyncio.gather(*people, *([_glutton(server, opened, seconds - 5, seen)] if greedy else []))
 
 
 def _judged(row: Row, seen: Seen) -> Row:
@@ -269,15 +312,12 @@ def _soak(server: Server, places: list[tuple[str, str]], seconds: float) -> Row:
     row, seen, marks = Row("load: memory over many interactions"), Seen(), []
 
     async def soak() -> None:
-        until = time.time() + seconds
-        third = time.time() + seconds / 3
-
         async def watch() -> None:
-            await asyncio.sleep(max(0.0, third - time.time()))
+            await asyncio.sleep(seconds / 3)
             marks.append(server.memory)
 
-        people = [_person(server, n, page, query, until, 0.0, seen) for n, (page, query) in enumerate(places) if page == ""]
-        await asyncio.gather(watch(), *people)
+        alignment = [place for place in places if not place[0]]
+        await asyncio.gather(watch(), _all(server, alignment, seconds, 0.0, seen))
         marks.append(server.memory)
 
     asyncio.run(soak())
