@@ -1,11 +1,11 @@
-# make app | test | bench | samples | clean
+# make app | test | bench | torture | samples | clean
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 INPUTS := pyproject.toml constraints.txt Makefile
 
-.PHONY: app test lint bench samples clean
+.PHONY: app test lint bench torture samples clean
 
 app: $(VENV)/.app
 	$(BIN)/fusescope app
@@ -20,6 +20,9 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m tests.bench
+
+torture: $(VENV)/.torture
+	$(BIN)/python -m tests.torture
 
 samples: $(VENV)/.models
 	$(BIN)/fusescope samples
@@ -39,6 +42,11 @@ $(VENV)/.app: $(INPUTS) | $(BIN)/python
 
 $(VENV)/.dev: $(VENV)/.app
 	$(PIP) --editable '.[samples,models,lora,tensorboard,hub,ray,dev]'
+	@touch $@
+
+$(VENV)/.torture: $(VENV)/.dev
+	$(PIP) build
+	-$(PIP) atheris
 	@touch $@
 
 $(VENV)/.models: $(VENV)/.app

@@ -179,14 +179,22 @@ def losses(folder: Path) -> Case:
             probs[0, 0] = rng.choice((np.nan, -0.5, 3.0, np.inf))
         gold = rng.integers(-1 if rng.random() < 0.05 else 0, width + (rng.random() < 0.05), n)
         target = SparseTarget(
-            torch.from_numpy(ids.astype(np.int64)), torch.from_numpy(probs.astype(np.float32)), torch.from_numpy(rng.random(n) < 0.7)
-        )  # fmt: skip
+            torch.from_numpy(ids.astype(np.int64)),
+            torch.from_numpy(probs.astype(np.float32)),
+            torch.from_numpy(rng.random(n) < 0.7),
+        )
         variable = logits.clone().requires_grad_()
         found = fusion_loss(
-            variable, torch.from_numpy(gold), target, lam=float(rng.choice((0.0, 0.5, 1.0))), divergence=random.choice(list(DIVERGENCES)),
-            fallback=random.choice(FALLBACKS), mask=torch.from_numpy(rng.random(n) < 0.8), temperature=float(rng.choice((0.5, 1.0, 4.0))),
+            variable,
+            torch.from_numpy(gold),
+            target,
+            lam=float(rng.choice((0.0, 0.5, 1.0))),
+            divergence=random.choice(list(DIVERGENCES)),
+            fallback=random.choice(FALLBACKS),
+            mask=torch.from_numpy(rng.random(n) < 0.8),
+            temperature=float(rng.choice((0.5, 1.0, 4.0))),
             chunk=int(rng.choice((1, 3, 512))),
-        )  # fmt: skip
+        )
         assert torch.isfinite(found.total) and not np.isnan(probs).any() and (probs >= 0).all()
         assert found.clm >= -1e-6 and found.divergence > -1e-5
         found.total.backward()

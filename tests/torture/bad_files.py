@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from fusion_core.errors import FusionError
 from tests.support import formats, tiny
 from tests.test_formats import READERS, SEALED
 from tests.torture import mutation
@@ -73,7 +70,7 @@ def run_folders(folder: Path) -> Case:
         "launch.yaml": config.dump(config.parse(formats.config_value())).encode(),
         "metrics.jsonl": rows.encode(),
         "process.json": b'{"pid": 999999999, "born": "1"}',
-        "log.txt": "a bar\r100%\n\x1b[31mred\n".encode() * 3,
+        "log.txt": b"a bar\r100%\n\x1b[31mred\n" * 3,
     }
     formats.write(folder / "formats")
     files["run.json"] = (folder / "formats" / "run.json").read_bytes()

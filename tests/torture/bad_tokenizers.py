@@ -84,8 +84,13 @@ def _ranks() -> list[tuple[bytes, int]]:
     return [(token, n) for n, token in enumerate([bytes([b]) for b in range(256)] + [b"th", b"the", b" the", b"qu"])]
 
 
+def tiktoken_bytes() -> bytes:
+    """A small .tiktoken file."""
+    return b"".join(base64.b64encode(token) + f" {i}\n".encode() for token, i in _ranks())
+
+
 def tiktoken_files(folder: Path) -> Case:
-    data = b"".join(base64.b64encode(token) + f" {i}\n".encode() for token, i in _ranks())
+    data = tiktoken_bytes()
     path = folder / "tiny.tiktoken"
 
     def case(rng: Random) -> None:
@@ -103,15 +108,17 @@ def tiktoken_files(folder: Path) -> Case:
     return case
 
 
-def tekken_files(folder: Path) -> Case:
+def tekken_tree() -> dict[str, Any]:
+    """What a small tekken.json holds."""
     rows = [{"rank": i, "token_bytes": base64.b64encode(t).decode(), "token_str": None} for t, i in _ranks()]
     config = {
-        "pattern": r"[^\s]+|\s+",
-        "num_vocab_tokens": 260,
-        "default_vocab_size": 270,
-        "default_num_special_tokens": 10,
-    }
-    tree: dict[str, Any] = {"config": config, "vocab": rows, "special_tokens": [{"rank": 0, "token_str": "<unk>"}]}
+        "pattern": r"[^\s]+|\s+", "num_vocab_tokens": 260, "default_vocab_size": 270, "default_num_special_tokens": 10,
+    }  # fmt: skip
+    return {"config": config, "vocab": rows, "special_tokens": [{"rank": 0, "token_str": "<unk>"}]}
+
+
+def tekken_files(folder: Path) -> Case:
+    tree = tekken_tree()
     path = folder / "tekken.json"
 
     def case(rng: Random) -> None:

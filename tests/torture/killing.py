@@ -1,4 +1,4 @@
-"""Processes killed at random moments: what they leave is never half-written, and a rerun ends as an unbroken run does."""
+"""Processes killed at random moments: nothing half-written is read, and a rerun ends as an unbroken run does."""
 
 from __future__ import annotations
 

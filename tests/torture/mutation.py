@@ -69,9 +69,9 @@ def spoil(rng: Random, data: bytes) -> bytes:
 
 def _value(rng: Random) -> Any:
     value: Any = rng.choice(
-        (None, True, False, -1, 0, 1, 5, 255, 1 << 16, 1 << 24, 1 << 31, 1 << 40, 1 << 63, 1 << 70, -(1 << 63), 0.5, 1e308,
-         float("nan"), float("inf"), "", "a", "\ud800", "x" * 70_000, "▁", "Ġ", "<unk>", [], {}, [[]], [{}], {"type": "BPE"},
-         {"type": None}, [["a", "b"]], ["a b"], {"a": 0}, {"a": "0"})
+        (None, True, False, -1, 0, 1, 5, 255, 1 << 16, 1 << 24, 1 << 31, 1 << 40, 1 << 63, 1 << 70, -(1 << 63), 0.5,
+         1e308, float("nan"), float("inf"), "", "a", "\ud800", "x" * 70_000, "▁", "Ġ", "<unk>", [], {}, [[]], [{}],
+         {"type": "BPE"}, {"type": None}, [["a", "b"]], ["a b"], {"a": 0}, {"a": "0"})
     )  # fmt: skip
     return copy.deepcopy(value)
 
