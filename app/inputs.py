@@ -8,15 +8,11 @@ from typing import NoReturn
 import streamlit as st
 
 from app import results, texts
+from app.escape import plain
 from fusion_core.errors import FusionError
 from fusion_core.tokenizers import SAMPLES, Tokenizer
 
 OWN = "Your own"
-
-
-def plain(text: str) -> str:
-    """`text` such that Markdown shows it as it is."""
-    return "".join(f"\\{char}" if char in "\\`*_{}[]()#+-.!|<>$:~&\"'" else char for char in text)
 
 
 def stop_with(error: FusionError) -> NoReturn:
@@ -53,7 +49,7 @@ def pick_tokenizers() -> tuple[Tokenizer, Tokenizer]:
             st.info(f"Choose a {side} tokenizer.")
             st.stop()
         try:
-            with st.spinner(f"Loading {name} …", show_time=True):
+            with st.spinner(f"Loading {plain(name)} …", show_time=True):
                 loaded.append(results.tokenizer(name))
         except FusionError as error:
             stop_with(error)

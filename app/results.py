@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import streamlit as st
 
+from app.escape import plain
 from app.paths import permitted, permitted_folder
 from app.shelf import Shelf
 from fusion_core import Alignment, Tokenizer, VocabularyMapping, align, load_tokenizer, map_vocabulary
@@ -83,7 +84,8 @@ def model(name: str) -> Model:
     shelf, key = _models(), (allowed,)
     if shelf.has(key):
         return shelf.get(key, lambda: load_model(allowed))
-    with st.spinner(f"Loading the model {name}: once per server, up to a minute the first time …", show_time=True):
+    told = f"Loading the model {plain(name)}: once per server, up to a minute the first time …"
+    with st.spinner(told, show_time=True):
         return shelf.get(key, lambda: load_model(allowed))
 
 
@@ -100,10 +102,10 @@ def predictions(name: str, text: str, top_k: int) -> Predictions:
         return _shelf().get(key, lambda: model(name).predict(text, top_k=top_k))
     asked = model(name)
     place = st.empty()
-    bar = place.progress(0.0, text=f"{name} reads the text …")
+    bar = place.progress(0.0, text=f"{plain(name)} reads the text …")
 
     def progress(done: int, total: int) -> None:
-        bar.progress(done / max(total, 1), text=f"{name} reads the text: {done:,} of {total:,} tokens")
+        bar.progress(done / max(total, 1), text=f"{plain(name)} reads the text: {done:,} of {total:,} tokens")
 
     def read() -> Predictions:
         with _turn():

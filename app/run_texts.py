@@ -9,6 +9,7 @@ import numpy as np
 import streamlit as st
 
 from app import results, state
+from app.escape import plain
 from app.inputs import OWN
 from fusion_core import load_tokenizer
 from fusion_core.errors import FusionError
@@ -62,7 +63,7 @@ def show(run: Run, config: Config, pages: dict[str, Any]) -> None:
         folders = [str(folder) for folder in taught_folders(config)]
         shown = _broken(run, config) + (_documents(folders) if len(folders) > 1 else [])
     except (FusionError, OSError, ValueError, KeyError) as error:
-        st.caption(f"Its texts cannot be shown: {error}")
+        st.caption(f"Its texts cannot be shown: {plain(str(error))}")
         return
     if not shown:
         st.caption("Its texts can be opened once models have been taught; a run without sources keeps none.")

@@ -19,6 +19,8 @@ from training.corpus import CORPORA
 
 # Of the format of config files.
 VERSION = 1
+# Arguments of the Trainer that would write a token down.
+SECRETS = ("hub_token", "push_to_hub_token")
 # Names that training.stages.carry knows besides the transfer methods.
 PUBLISHED = ("published-hard", "published-soft", "published-ot")
 
@@ -207,6 +209,11 @@ def parse(value: Any, origin: str = "the config", *, training: bool = True) -> C
     if training and config.training:
         known = set(training_fields()) - {"output_dir"}
         for name in config.training:
+            if name in SECRETS:
+                raise ConfigError(
+                    f"{origin}: training.{name}: configs are written into run folders, and a token must not be; "
+                    "log in with 'hf auth login', or set HF_TOKEN"
+                )
             if name not in known:
                 near = difflib.get_close_matches(name, known, 1)
                 hint = f", did you mean {near[0]!r}?" if near else ""

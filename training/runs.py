@@ -183,7 +183,8 @@ def _metrics(path: Path) -> list[dict[str, Any]]:
 def list_runs() -> list[Run]:
     """All of the app's runs, the newest first."""
     try:
-        folders = [path for path in runs_folder().iterdir() if (path / "launch.yaml").is_file()]
+        named = [path for path in runs_folder().iterdir() if _NAME.match(path.name)]
+        folders = [path for path in named if (path / "launch.yaml").is_file()]
     except OSError:
         return []
     folders.sort(key=lambda path: (path / "launch.yaml").stat().st_mtime, reverse=True)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from app import distribution_figures as figures
 from app import tokens
+from app.escape import plain
 from app.inputs import stop_with
 from app.scenes import Scene, pick_models, pick_shards
 from fusion_core import Tokenizer
@@ -50,8 +51,9 @@ def _show_summary(scene: Scene, methods: Sequence[str]) -> None:
     own = scene.own.bits_per_byte
     columns = st.columns(len(scene.names) + 1)
     for column, name, theirs in zip(columns, scene.names, scene.sources, strict=False):
-        column.metric(f"{name}, bits per byte", f"{theirs.bits_per_byte:.3f}", help="The source's own: the limit.")
-    columns[-1].metric(f"target {scene.own.model}", f"{own:.3f}", help="The target's own bits per byte.")
+        own_bits = f"{theirs.bits_per_byte:.3f}"
+        column.metric(f"{plain(name)}, bits per byte", own_bits, help="The source's own: the limit.")
+    columns[-1].metric(f"target {plain(scene.own.model)}", f"{own:.3f}", help="The target's own bits per byte.")
     frame = _summary(scene, methods)
     percent = st.column_config.NumberColumn(format="%.1f %%")
     number = st.column_config.NumberColumn(format="%.3f")
@@ -219,7 +221,7 @@ def _show_position(scene: Scene, methods: Sequence[str], source: int, fused: Tra
     panels += [_panel(method, encoding.tokenizer, one, position, gold) for method, one in carried.items()]
     if len(scene.names) > 1:
         panels.append(_panel(f"fused, {rule}", encoding.tokenizer, fused, position, gold))
-    panels.append(_own_panel(f"target {scene.own.model}".replace("<", "‹"), scene.own, token, gold))
+    panels.append(_own_panel(f"target {plain(scene.own.model)}".replace("<", "‹"), scene.own, token, gold))
     st.plotly_chart(figures.bars(panels), key="bars_of_position")
     left, right = st.columns([1.1, 1])
     with left:
@@ -261,7 +263,8 @@ def _pick_fusion(scene: Scene, method: str) -> tuple[Transfer, str]:
     *singles, together = [bits_per_byte(one, scene.own) for one in (*carried, fused)]
     shown = st.columns(len(scene.names) + 1)
     for column, name, bits, weight in zip(shown, scene.names, singles, weights.mean(axis=1), strict=False):
-        column.metric(f"{name} through {method}", f"{bits:.3f}", help=f"Bits per byte; mean weight {weight:.2f}.")
+        about = f"Bits per byte; mean weight {weight:.2f}."
+        column.metric(f"{plain(name)} through {method}", f"{bits:.3f}", help=about)
     gain = f"{together - min(singles):+.3f} to the best source"
     shown[-1].metric("fused", f"{together:.3f}", gain, delta_color="inverse")
     if level == "token" and rule.endswith("_ce"):

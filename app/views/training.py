@@ -10,7 +10,8 @@ import streamlit as st
 import yaml
 
 from app import paths, run_texts, state
-from app.inputs import plain, stop_with
+from app.escape import plain
+from app.inputs import stop_with
 from fusion_core.errors import ConfigError, FusionError
 from fusion_core.fusion import LEVELS, RULES
 from fusion_core.models import SAMPLE_MODELS, require_torch
@@ -212,7 +213,7 @@ def _show_runs() -> None:
                     runs.launch(run.name, _stored(run), resume=True)
                 except FusionError as error:
                     st.error(plain(str(error)))
-            st.caption(f"Folder: `{run.folder}`")
+            st.caption(f"Folder: {plain(str(run.folder))}")
             st.code(run.log() or "nothing printed yet", language=None, height=220)
 
 

@@ -97,3 +97,8 @@ def test_nothing_against_nothing_is_an_empty_path_and_against_something_an_error
 def test_an_unknown_cost_names_the_known_ones() -> None:
     with pytest.raises(AlignmentError, match="edit, containment"):
         dtw(["a"], ["a"], "hamming")
+
+
+def test_too_many_pairs_are_refused_before_any_work() -> None:
+    with pytest.raises(AlignmentError, match="are too many; give a shorter text, or use the method span"):
+        dtw(["a"] * 50_000, ["b"] * 50_000)

@@ -120,11 +120,19 @@ def test_an_id_out_of_range_is_refused_everywhere(wrong: int) -> None:
         ("no such name", "no file or folder"),
         ("tiktoken:nonsense", "nonsense"),
         ("a\0b", "NUL"),
+        ("~nobody-of-that-name/x", "no file or folder"),
     ],
 )
 def test_a_wrong_name_says_what_was_tried(name: str, says: str) -> None:
     with pytest.raises(TokenizerError, match=says):
         load_tokenizer(name)
+
+
+def _tekken(rank: int = 256, first: int = 0) -> dict[str, object]:
+    rows = [(bytes([b]), b) for b in range(first, 256)] + [(b"th", rank)]
+    vocab = [{"rank": i, "token_bytes": base64.b64encode(t).decode()} for t, i in rows]
+    config = {"pattern": r"\S+|\s+", "default_vocab_size": 300, "default_num_special_tokens": 10}
+    return {"config": config, "vocab": vocab}
 
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 8
@@ -143,6 +151,17 @@ _BROKEN: dict[str, tuple[str, bytes]] = {
     "png as gguf": ("model.gguf", PNG),
     "cut gguf": ("model.gguf", b"GGUF\x03\x00\x00\x00\xff\xff\xff\xff\xff\xff\xff\x7f"),
     "tiktoken of nonsense": ("x.tiktoken", b"@@@ 1\n"),
+    "tiktoken with a huge rank": ("x.tiktoken", b"dGg= 99999999999\n"),
+    "tiktoken without single bytes": ("x.tiktoken", b"dGg= 1\n"),
+    "an id that is no number": ("tokenizer.json", json.dumps(_bpe({"a": float("inf")})).encode()),
+    "more ids than memory": ("tokenizer.json", json.dumps(_bpe({"a": (1 << 22) + 1})).encode()),
+    "merges that a library panics on": (
+        "tokenizer.json",
+        json.dumps(_bpe({"a": 0, "": 1}, merges=[["a", ""]], continuing_subword_prefix="##")).encode(),
+    ),
+    "tekken with one id twice": ("tekken.json", json.dumps(_tekken(rank=1)).encode()),
+    "tekken with a negative id": ("tekken.json", json.dumps(_tekken(rank=-1)).encode()),
+    "tekken without single bytes": ("tekken.json", json.dumps(_tekken(first=1)).encode()),
     "tekken without vocabulary": ("tekken.json", b'{"config": {}, "vocab": []}'),
     "pickle": ("tokenizer.pkl", pickle.dumps({"a": 1})),
 }
@@ -165,6 +184,18 @@ def test_a_folder_without_any_tokenizer(tmp_path: Path) -> None:
 def test_a_hub_id_without_network_says_so() -> None:
     with pytest.raises(TokenizerError, match="the hub did not provide it"):
         load_tokenizer("nobody/nothing-of-that-name")
+
+
+def test_a_library_that_panics_is_told_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    panic = type("PanicException", (BaseException,), {"__module__": "pyo3_runtime"})
+    tokenizer = sample("qwen")
+
+    def encode(text: str, *, parse_special: bool) -> None:
+        raise panic("no entry found for key")
+
+    monkeypatch.setattr(tokenizer.backend, "encode", encode)
+    with pytest.raises(TokenizerError, match=r"its library gave up .no entry found for key"):
+        tokenizer.encode("x")
 
 
 def test_every_form_of_a_name_is_documented_with_an_example() -> None:

@@ -174,6 +174,14 @@ def test_an_empty_text_has_no_tokens(name: str) -> None:
     assert encoding.splits_character.shape == encoding.ids.shape
 
 
+def test_a_text_of_which_nothing_is_left_has_no_tokens() -> None:
+    """As a tokenizer without a normaliser that reports ranges may drop all there is."""
+    from fusion_core.tokenizers._spans import find_spans
+
+    spans = find_spans("\u0301\u0302", "\u0301\u0302".encode(), [], lambda: None, lambda: np.zeros((0, 2), np.int64))
+    assert spans is not None and len(spans.starts) == len(spans.ends) == len(spans.exact) == len(spans.closed) == 0
+
+
 def test_a_lone_surrogate_is_named(tinies: Tinies) -> None:
     with pytest.raises(TextError, match=r"lone surrogate \(U\+D83D\) at character 2"):
         tinies("byte-bpe").encode("ab\ud83dc")

@@ -39,6 +39,9 @@ def test_the_example_is_valid_and_survives_a_round_trip(tmp_path: Path) -> None:
         ("corpus.held_out=0.95", "nothing to train on"),
         ("corpus.part=3/2", "there is no share 3/2"),
         ("corpus.part=half", "corpus.part"),
+        ("training.hub_token=hf_abc", "a token must not be"),
+        ("training.learning_rate=.inf", "what no config can hold"),
+        ("version=2", "version 2 of the config's format; this program reads 1"),
     ],
 )
 def test_a_wrong_field_is_named_with_the_nearest_valid_one(change: str, says: str) -> None:

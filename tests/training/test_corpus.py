@@ -48,6 +48,7 @@ def test_a_long_document_is_cut_and_nothing_is_lost(tmp_path: Path, text: str) -
     [
         ("a.jsonl", b'{"text": "a"}\nnot json', "line 2: not JSON"),
         ("a.jsonl", json.dumps({"body": "a"}).encode(), "row 1: no column 'text'"),
+        ("deep.jsonl", b"[" * 200_000, "line 1: not JSON"),
         ("a.parquet", b"PNG", "cannot read"),
         ("a.txt", b"\xff\xfe", "not UTF-8"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
@@ -71,3 +72,41 @@ def test_a_run_that_fails_says_why(config: Config) -> None:
 def test_a_name_leads_nowhere_else(name: str) -> None:
     with pytest.raises(ConfigError, match="no name for a run"):
         runs.run_folder(name)
+
+
+def test_a_hub_token_is_written_nowhere(config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    token = "hf_" + "NeverWriteThisDown" * 2
+    monkeypatch.setenv("HF_TOKEN", token)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    runs.launch("good", config.model_copy(update={"training": {**config.training, "max_steps": 3}}))
+    runs.launch("bad", config.model_copy(update={"target": "nobody/nothing-of-that-name"}))
+    _wait("good", "finished")
+    assert "nobody/nothing-of-that-name" in _wait("bad", "failed").log()
+    files = [path for path in (tmp_path / "workspace").rglob("*") if path.is_file()]
+    assert len(files) > 20 and not [path for path in files if token.encode() in path.read_bytes()]
+
+
+def test_a_second_run_in_the_same_folder_is_refused(config: Config) -> None:
+    from training.guards import alone
+
+    folder = runs.run_folder("two")
+    with alone(folder), pytest.raises(TrainingError, match="another process is training"), alone(folder):
+        raise AssertionError("both had it")
+    with alone(folder):  # it is free again
+        pass
+
+
+def test_folders_that_are_no_runs_are_not_listed(config: Config) -> None:
+    for name in ("sound", "<img src=x>", ".hidden", "two words"):
+        folder = runs.runs_folder() / name
+        folder.mkdir(parents=True)
+        (folder / "launch.yaml").write_text("target: a\n", encoding="utf-8")
+    assert [run.name for run in runs.list_runs()] == ["sound"]
+
+
+@pytest.mark.parametrize("pid", [0, -1, 1 << 40, "x", None, float("inf")])
+def test_a_damaged_process_file_is_no_process(config: Config, pid: object) -> None:
+    folder = runs.run_folder("odd")
+    folder.mkdir(parents=True)
+    (folder / "process.json").write_text(json.dumps({"pid": pid, "born": "1"}), encoding="utf-8")
+    assert runs.read_run(folder).state == "failed"

@@ -1,0 +1,64 @@
+"""How the app is started: on this machine only, with Streamlit's protections on, and without a shell."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app import launch
+from tests.support.requires import sample
+from tests.torture.load import serving
+
+
+def _command(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> tuple[list[str], dict[str, str]]:
+    seen: list[Any] = []
+    monkeypatch.setattr(os, "execve", lambda path, command, environment: seen.extend([command, environment]))
+    monkeypatch.setattr(launch.subprocess, "run", lambda *a, **k: subprocess.CompletedProcess(a, 0))
+    launch.launch(**{"port": 8501, "address": "localhost", "allow": [], "browser": False, **changes})
+    return seen[0], seen[1]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere the server is a child")
+def test_it_binds_to_this_machine_and_turns_no_protection_off(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    command, environment = _command(monkeypatch, allow=[tmp_path])
+    assert "--server.address=localhost" in command
+    assert not [part for part in command if "Xsrf" in part or "CORS" in part or part.startswith("--server.ssl")]
+    assert str(tmp_path.resolve()) in environment[launch.VARIABLE]
+
+
+def test_the_running_app_answers_here_and_refuses_other_origins(tmp_path: Path) -> None:
+    import asyncio
+
+    import websockets
+
+    sample("qwen")
+    with serving(tmp_path) as server:
+        listening = {c.laddr.ip for c in server.process.net_connections("tcp") if c.status == "LISTEN"}
+        assert listening and listening <= {"127.0.0.1", "::1"}
+
+        async def connect(origin: str) -> None:
+            address = f"ws://localhost:{server.port}/_stcore/stream"
+            async with websockets.connect(address, subprotocols=["streamlit"], origin=origin):  # type: ignore[list-item, arg-type]
+                pass
+
+        asyncio.run(connect(f"http://localhost:{server.port}"))
+        with pytest.raises(websockets.exceptions.InvalidStatus):
+            asyncio.run(connect("http://evil.invalid"))
+        upload = urllib.request.Request(
+            f"http://localhost:{server.port}/_stcore/upload_file/a/b",
+            data=b"x",
+            method="PUT",
+            headers={"Origin": "http://evil.invalid"},
+        )
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(upload, timeout=10)
+        assert refused.value.code in (400, 403)
+    with socket.socket() as probe:  # it is gone
+        assert probe.connect_ex(("localhost", server.port)) != 0
