@@ -1,11 +1,11 @@
-# make app | test | bench | torture | samples | clean
+# make app | test | bench | torture | audit | samples | clean
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 INPUTS := pyproject.toml constraints.txt Makefile
 
-.PHONY: app test lint bench torture samples clean
+.PHONY: app test lint bench torture audit samples clean
 
 app: $(VENV)/.app
 	$(BIN)/fusescope app
@@ -23,6 +23,10 @@ bench: $(VENV)/.dev
 
 torture: $(VENV)/.torture
 	$(BIN)/python -m tests.torture
+
+audit: $(VENV)/.app
+	$(PIP) pip-audit
+	$(BIN)/pip-audit --requirement requirements-app.txt --no-deps --disable-pip
 
 samples: $(VENV)/.models
 	$(BIN)/fusescope samples

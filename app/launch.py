@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from app.paths import VARIABLE
+from fusion_core.workspace import clear_parts
 
 
 def launch(*, port: int, address: str, allow: Sequence[Path], browser: bool) -> int:
     """Run the app until it is stopped; returns the server's exit code."""
+    clear_parts()
     script = Path(__file__).with_name("main.py")
     roots = [Path.cwd(), *allow]
     environment = {**os.environ, VARIABLE: os.pathsep.join(str(root.expanduser().resolve()) for root in roots)}

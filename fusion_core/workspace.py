@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import shutil
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import platformdirs
@@ -41,6 +43,18 @@ def digest(*parts: bytes | str) -> str:
         state.update(len(data).to_bytes(8, "little"))
         state.update(data)
     return state.hexdigest()
+
+
+def clear_parts(older_than: float = 86_400.0) -> int:
+    """Remove what killed processes left half-written in the workspace, once it is so many seconds old; returns how many
+    files and folders that were."""
+    removed = 0
+    for path in (*workspace().glob("*/.part-*"), *workspace().glob("*/*/.part-*")):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > older_than:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                removed += 1
+    return removed
 
 
 @contextmanager
