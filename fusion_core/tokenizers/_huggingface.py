@@ -66,6 +66,17 @@ class HuggingFaceBackend:
         return [encoding.ids for encoding in encodings]
 
 
+def _check_merges(model: Json) -> None:
+    """Raise `TokenizerError` for merges that the library would cut inside a character, which ends the process."""
+    prefix = model.get("continuing_subword_prefix") or ""
+    for merge in (model.get("merges") or ()) if prefix else ():
+        second = (merge.split(" ") if isinstance(merge, str) else merge)[-1:]
+        if not (second and isinstance(second[0], str) and second[0].startswith(prefix)):
+            raise TokenizerError(
+                f"not a valid tokenizer.json: its merge {str(merge)[:80]!r} does not go on with {str(prefix)[:20]!r}"
+            )
+
+
 def _build(definition: Json) -> tokenizers.Tokenizer:
     try:
         runner = tokenizers.Tokenizer.from_str(json.dumps(definition))
@@ -202,6 +213,7 @@ def define(source: Json, config: Mapping[str, Any]) -> Definition:
     model = source.get("model")
     if not isinstance(model, dict):
         raise TokenizerError("not a valid tokenizer.json: it has no 'model'")
+    _check_merges(model)
     definition = {
         **source,
         "truncation": None,

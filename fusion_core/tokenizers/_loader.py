@@ -68,7 +68,7 @@ def load_tokenizer(name: str | Path, *, trust_remote_code: bool = False) -> Toke
         ) from error
     except OSError as error:
         raise TokenizerError(f"cannot load tokenizer {label!r}: {error.strerror or error}") from error
-    except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         # What a damaged definition raises when its vocabulary or its backend is at last asked for.
         raise TokenizerError(
             f"cannot load tokenizer {label!r}: its definition is damaged ({type(error).__name__}: {error})"
@@ -189,7 +189,7 @@ def _from_json(data: bytes, path: Path) -> Definition:
         return _tiktoken.define_tekken(source)
     try:
         return _huggingface.define(source, _config_beside(path))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise TokenizerError(f"not a valid tokenizer.json ({type(error).__name__}: {error})") from error
 
 

@@ -188,7 +188,7 @@ def define_tekken(source: dict[str, Any]) -> Definition:
         ranks = {base64.b64decode(row["token_bytes"]): int(row["rank"]) for row in source["vocab"][:count]}
         names = [row["token_str"] for row in source.get("special_tokens") or []]
         pattern = str(config["pattern"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, ArithmeticError) as error:
         raise TokenizerError(f"not a valid tekken.json: {type(error).__name__} at {error}") from error
     if not names:  # files of version 3 leave these to Mistral's own code
         names = list(TEKKEN_SPECIAL)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -119,13 +120,8 @@ class Tokenizer:
             TokenizerError: the tokenizer fails, or its tokens cannot be found in the text again.
         """
         data = utf8(text)
-        try:
-            with panics_told(f"tokenizer {self.name!r} failed on this text"):
-                raw = self.backend.encode(text, parse_special=parse_special)
-        except TokenizerError:
-            raise
-        except Exception as error:
-            raise TokenizerError(f"tokenizer {self.name!r} failed on this text: {error}") from error
+        with self._failures_told():
+            raw = self.backend.encode(text, parse_special=parse_special)
         if len(raw.ids) and not (raw.ids.min() >= 0 and raw.ids.max() < self.size):
             raise TokenizerError(
                 f"tokenizer {self.name!r} returned an id outside its own vocabulary; its file is broken"
@@ -135,13 +131,25 @@ class Tokenizer:
         if parse_special:  # a special token spells nothing, but here its name stands in the text
             special = self.vocabulary.special[raw.ids]
             tokens = [utf8(self.piece(i)) if s else t for t, i, s in zip(tokens, raw.ids, special, strict=True)]
-        spans = find_spans(text, data, tokens, lambda: self.backend.normalise(text), lambda: raw.ranges)
+        with self._failures_told():
+            spans = find_spans(text, data, tokens, lambda: self.backend.normalise(text), lambda: raw.ranges)
         if spans is None:
             raise TokenizerError(
                 f"the tokens of {self.name!r} spell something else than this text, and the tokenizer does not say "
                 "where they come from; load it from its tokenizer.json, which does"
             )
         return Encoding(self, text, raw.ids, spans.starts, spans.ends, spans.exact, spans.closed)
+
+    @contextmanager
+    def _failures_told(self) -> Iterator[None]:
+        what = f"tokenizer {self.name!r} failed on this text"
+        try:
+            with panics_told(what):
+                yield
+        except TokenizerError:
+            raise
+        except Exception as error:  # whatever the library raises
+            raise TokenizerError(f"{what}: {error}") from error
 
     def save(self, folder: Path) -> list[str]:
         """Write the tokenizer's usual files (`tokenizer.json` or `tokenizer.model`, and `tokenizer_config.json`), from

@@ -159,6 +159,12 @@ _BROKEN: dict[str, tuple[str, bytes]] = {
         "tokenizer.json",
         json.dumps(_bpe({"a": 0, "": 1}, merges=[["a", ""]], continuing_subword_prefix="##")).encode(),
     ),
+    "merges that a library aborts on": (
+        "tokenizer.json",
+        json.dumps(
+            _bpe({"e": 0, "▁": 1, "h": 2}, merges=[["e", "▁"], ["h", "e▁"]], continuing_subword_prefix="▁")
+        ).encode(),
+    ),
     "tekken with one id twice": ("tekken.json", json.dumps(_tekken(rank=1)).encode()),
     "tekken with a negative id": ("tekken.json", json.dumps(_tekken(rank=-1)).encode()),
     "tekken without single bytes": ("tekken.json", json.dumps(_tekken(first=1)).encode()),

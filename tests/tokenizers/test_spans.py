@@ -50,7 +50,9 @@ def check_exact(encoding: Encoding) -> None:
     """A span that claims to be exact holds what the token spells, up to normalisation."""
     for k in np.flatnonzero(encoding.exact).tolist():
         spelled, own = encoding.canonical[k], encoding.data[encoding.starts[k] : encoding.ends[k]]
-        if spelled != own and spelled:
+        # Characters that this Python's tables do not know yet may well be known to the tokenizer's.
+        newer = any(unicodedata.category(c) == "Cn" for c in own.decode("utf-8", "ignore"))
+        if spelled != own and spelled and not newer:
             assert folded(spelled) == folded(own), (encoding.pieces[k], own)
 
 
