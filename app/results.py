@@ -24,6 +24,8 @@ TOKENIZERS = 12
 MODELS = 3
 RESULTS = 200
 RESULT_BYTES = 1 << 30
+# After which a thread hands the interpreter to the next; Python's own choice is ten times as long.
+SWITCH_SECONDS = 5e-4
 
 
 @st.cache_resource(max_entries=TOKENIZERS, show_spinner=False)
@@ -75,6 +77,9 @@ def derived(name: str, key: tuple[Any, ...], compute: Callable[[], T]) -> T:
 
 @st.cache_resource(show_spinner=False)
 def _models() -> Shelf:
+    # A model's thread asks for the interpreter before each of thousands of small steps, and waits for it as long as
+    # this says whenever another session computes.
+    sys.setswitchinterval(SWITCH_SECONDS)
     return Shelf(MODELS, sys.maxsize)
 
 
