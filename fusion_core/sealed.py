@@ -57,8 +57,8 @@ def read_table(path: Path, form: str, version: int) -> tuple[pa.Table, dict[str,
         if seal != _seal(head, table):
             raise SealError(f"{path} is damaged: its checksum is not that of its values")
         return table.replace_schema_metadata(None), head
-    except SealError:
-        raise
+    except SealError as error:
+        raise (error if str(path) in str(error) else SealError(f"{path} is damaged: {error}")) from error
     # Of a damaged file anything may be asked: more memory than there is, names that are no UTF-8.
     except (pa.ArrowException, OSError, KeyError, ValueError, TypeError, AttributeError, MemoryError) as error:
         raise SealError(f"{path} cannot be read as {form} ({type(error).__name__}: {str(error)[:200]})") from error

@@ -6,6 +6,7 @@ import json
 import random
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ def _run(path: Path) -> Any:
 
 def _shards(path: Path) -> Any:
     manifest = shards.read_manifest(path.parent)
+    # Another version of Arrow writes the same values as other bytes, with another checksum of the file.
+    manifest = replace(manifest, shards=tuple(replace(shard, sha256="") for shard in manifest.shards))
     return manifest, [batch.to_pylist() for batch in shards.read_shards(path.parent)]
 
 
