@@ -66,7 +66,8 @@ def test_map_writes_a_mapping_that_loads(tmp_path: Path) -> None:
 def test_a_mistake_is_exit_code_2_and_one_line(arguments: list[str], says: str) -> None:
     done = fusescope(*arguments)
     assert done.returncode == 2 and done.stdout == ""
-    assert says in done.stderr and done.stderr.lstrip().startswith("fusescope: ") and done.stderr.count("\n") == 1
+    told = done.stderr.strip()  # some versions of rich leave an empty line where a bar was
+    assert says in told and told.startswith("fusescope: ") and "\n" not in told
 
 
 def test_a_file_that_is_no_utf8_says_where(tmp_path: Path) -> None:
