@@ -73,7 +73,7 @@ def under_load(share: float) -> list[Row]:
     """Twenty sessions; in a short run without browsers, which other tests drive."""
     if share >= 1:
         return _in_folder(lambda folder: load.load(folder, 90.0))
-    return _in_folder(lambda folder: load.load(folder, 8.0, browsers=0, pause=2.0, models=False))
+    return _in_folder(lambda folder: load.load(folder, 8.0, browsers=0, pause=2.0, models=False, timed=False))
 
 
 SECTIONS: dict[str, Callable[[float], list[Row]]] = {
