@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
+from app.escape import drawn
 from fusion_core.text import show_bytes
 from fusion_core.tokenizers import Tokenizer
 from fusion_core.transfer import LEDGER, Plan
@@ -37,7 +38,7 @@ def label(tokenizer: Tokenizer, token: int) -> str:
     """An entry as text that plotly reads no markup in."""
     shown = show_bytes(tokenizer.canonical_bytes(token), invisible=True) or tokenizer.piece(token)
     shown = shown if len(shown) <= 16 else f"{shown[:15]}…"
-    return shown.replace("<", "‹").replace("&", "＆")
+    return drawn(shown)
 
 
 def bars(panels: Sequence[Panel], entries: int = 8) -> go.Figure:
@@ -125,9 +126,9 @@ def weight_lines(names: Sequence[str], weights: NDArray[np.float64], selected: i
         color = SOURCE_COLORS[n % len(SOURCE_COLORS)]
         figure.add_trace(
             go.Scatter(
-                x=np.arange(1, len(row) + 1), y=row, name=name.replace("<", "‹"), stackgroup="one", fillcolor=color,
+                x=np.arange(1, len(row) + 1), y=row, name=drawn(name), stackgroup="one", fillcolor=color,
                 line={"width": 0.5, "shape": "hv", "color": color}, mode="lines",
-                hovertemplate="token %{x}: %{y:.3f}<extra>" + name.replace("<", "‹") + "</extra>",
+                hovertemplate="token %{x}: %{y:.3f}<extra>" + drawn(name) + "</extra>",
             )
         )  # fmt: skip
     figure.add_vline(x=selected, line={"color": "#888", "dash": "dot"})

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from app.escape import drawn
 from fusion_core.alignment import Alignment, cost_matrix, warp_strings
 from fusion_core.mapping import OUTCOMES
 from fusion_core.text import show_bytes
@@ -74,7 +75,7 @@ def cost_heat_map(alignment: Alignment) -> go.Figure:
 
 def _clip(labels: list[str], step: int) -> list[str]:
     """Every `step`-th label, short, and such that plotly reads no markup in it."""
-    return [label[:14].replace("<", "‹").replace("&", "＆") for label in labels[::step]]
+    return [drawn(label[:14]) for label in labels[::step]]
 
 
 def outcome_bars(tables: dict[str, pd.DataFrame], limit: int = 8) -> go.Figure:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from app import distribution_figures as figures
 from app import tokens
-from app.escape import plain
+from app.escape import drawn, plain
 from app.inputs import stop_with
 from app.scenes import Scene, pick_models, pick_shards
 from fusion_core import Tokenizer
@@ -214,14 +214,12 @@ def _show_position(scene: Scene, methods: Sequence[str], source: int, fused: Tra
         unread = show_bytes(encoding.data[pending:end], invisible=True)
         note = f"{name} itself" + (f", before “{unread[:12]}”" if unread else "")
         gold_source = theirs.encoding.ids[row] if row < len(theirs.encoding) else None
-        panels.append(
-            _own_panel(note.replace("<", "‹"), theirs, row, None if gold_source is None else int(gold_source))
-        )
+        panels.append(_own_panel(drawn(note), theirs, row, None if gold_source is None else int(gold_source)))
     carried = {method: scene.carried(source, method) for method in methods}
     panels += [_panel(method, encoding.tokenizer, one, position, gold) for method, one in carried.items()]
     if len(scene.names) > 1:
         panels.append(_panel(f"fused, {rule}", encoding.tokenizer, fused, position, gold))
-    panels.append(_own_panel(f"target {plain(scene.own.model)}".replace("<", "‹"), scene.own, token, gold))
+    panels.append(_own_panel(drawn(f"target {scene.own.model}"), scene.own, token, gold))
     st.plotly_chart(figures.bars(panels), key="bars_of_position")
     left, right = st.columns([1.1, 1])
     with left:

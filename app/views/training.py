@@ -10,7 +10,7 @@ import streamlit as st
 import yaml
 
 from app import paths, run_texts, state
-from app.escape import plain
+from app.escape import drawn, plain
 from app.inputs import stop_with
 from fusion_core.errors import ConfigError, FusionError
 from fusion_core.fusion import LEVELS, RULES
@@ -161,7 +161,9 @@ def _curves(chosen: list[runs.Run]) -> None:
         for run in chosen:
             rows = [row for row in run.metrics if field in row]
             figure.add_trace(
-                go.Scatter(x=[r["step"] for r in rows], y=[r[field] for r in rows], name=run.name, mode="lines+markers")
+                go.Scatter(
+                    x=[r["step"] for r in rows], y=[r[field] for r in rows], name=drawn(run.name), mode="lines+markers"
+                )
             )
         figure.update_layout(
             height=300, margin={"l": 10, "r": 10, "t": 30, "b": 10}, title=title, showlegend=True,

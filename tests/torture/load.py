@@ -12,10 +12,11 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 from urllib.parse import quote
 
 import psutil
@@ -35,6 +36,7 @@ _TURNS = ("bread", "horse", "music", "paper", "river", "sugar")
 MEMORY = 6 << 30
 GROWTH = 1.10
 P95 = 2.0
+_T = TypeVar("_T")
 
 
 @dataclass
@@ -148,6 +150,12 @@ class Session:
                 return b"".join(parts), broken
 
 
+def _finished(work: Coroutine[object, object, _T]) -> _T:
+    """Run in a thread of its own: the caller's may have a loop already, as after the browser tests Playwright's."""
+    with ThreadPoolExecutor(1) as alone:
+        return alone.submit(asyncio.run, work).result()
+
+
 def draws_a_page(port: int) -> bool:
     """Whether the Alignment page of a server runs to its end and sends tokens."""
 
@@ -156,7 +164,7 @@ def draws_a_page(port: int) -> bool:
             data, broken = await session.run()
             return not broken and data.count(b'"piece"') > 20
 
-    return asyncio.run(ask())
+    return _finished(ask())
 
 
 def _text(number: int, rng: random.Random) -> str:
@@ -294,7 +302,7 @@ def load(
             ]
             for thread in threads:
                 thread.start()
-            asyncio.run(_all(server, places, seconds, pause, seen, greedy=greedy))
+            _finished(_all(server, places, seconds, pause, seen, greedy=greedy))
             for thread in threads:
                 thread.join(120)
             rows.append(_judged(Row(f"load: {title}"), seen, timed))
@@ -337,7 +345,7 @@ def _soak(server: Server, places: list[tuple[str, str]], seconds: float, timed: 
         await asyncio.gather(watch(), _all(server, alignment, seconds, 0.0, seen))
         marks.append(server.memory)
 
-    asyncio.run(soak())
+    _finished(soak())
     row.tried = sum(map(len, seen.seconds.values()))
     row.survived, row.failures = row.tried - len(seen.failures), list(seen.failures)
     if timed:  # in a short one caches are still filling
