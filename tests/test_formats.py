@@ -21,7 +21,7 @@ from fusion_core.sealed import SealError, read_json, read_table
 from fusion_core.tokenizers import _cache, _gguf
 from tests.support import formats
 from tests.support.formats import GOLDEN
-from training import config, runs, shards, sweep
+from training import config, progress, runs, shards, sweep
 
 
 def _vocabulary(path: Path) -> Any:
@@ -50,6 +50,8 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "gguf.json": _gguf_fields,
     "shards/manifest.json": _shards,
     "run.json": _run,
+    "process.json": lambda path: read_json(path, runs.FORMAT, runs.VERSION),
+    "progress.json": lambda path: read_json(path, progress.FORMAT, progress.VERSION),
     "trials.json": sweep._read,
     "config.yaml": config.load,
 }
@@ -83,6 +85,7 @@ def test_golden_files_hold_what_they_held() -> None:
     assert manifest.settings == {"how": "as it is"} and manifest.complete
     assert rows == [[{"name": "d", "domain": "x", "text": "naïve"}]]
     assert _run(GOLDEN / "run.json") == formats.RESULT
+    assert progress.read_standing(GOLDEN) == formats.STANDING
     assert sweep._read(GOLDEN / "trials.json") == {"clm/only,seed=0": formats.RESULT}
     assert config.load(GOLDEN / "config.yaml") == config.parse(formats.config_value())
 

@@ -52,7 +52,7 @@ def print_frame(title: str, frame: pd.DataFrame, *, index: bool = False) -> None
 
 
 @contextmanager
-def progress(label: str) -> Iterator[Callable[[int, int | None], None]]:
+def progress(label: str) -> Iterator[Callable[[float, float | None], None]]:
     """A progress bar on stderr that vanishes when done; yields `update(done, total)`."""
     console = Console(stderr=True)
     bar = Progress(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from fusion_core.workspace import digest
 from training.config import Config
 from training.console import progress
 from training.engines import Engine, InProcess, Job
+from training.progress import Meter, Standing, Tell
 from training.shards import Outcome, is_shards, read_manifest, read_shards, run_stage
 from training.splits import Documents
 from training.stages import carry, jobs, teach
@@ -186,29 +187,38 @@ def _reader(sides: Mapping[str, Path]) -> Callable[[], Iterator[pa.RecordBatch]]
     return joined
 
 
-def prepare(config: Config, train: Documents, say: Say, engine: Engine | None = None) -> Path:
-    """The folder of training examples, made by whatever stages are missing."""
+def prepare(
+    config: Config, train: Documents, say: Say, engine: Engine | None = None, tell: Tell | None = None, more: int = 0
+) -> Path:
+    """The folder of training examples, made by whatever stages are missing; `more` stages are to follow."""
     steps = plan(config, train)
-    for step in steps:
-        run(step, say, engine or InProcess())
+    for number, step in enumerate(steps, 1):
+        first = Standing(step.title, number, len(steps) + more, 0.0, float(len(train)))
+        run(step, say, engine or InProcess(), first, tell)
     return steps[-1].folder
 
 
-def run(step: Step, say: Say, engine: Engine) -> Outcome:
-    """One step, with a progress bar."""
-    with progress(step.title) as update:
-        seen = 0
+def run(step: Step, say: Say, engine: Engine, first: Standing | None = None, tell: Tell | None = None) -> Outcome:
+    """One step, with a progress bar; `tell` hears how far it is, beginning with `first`."""
+    first = first or Standing(step.title, 1, 1, 0.0, None)
+    with progress(step.title) as show:
 
-        def done(rows: int, made: bool) -> None:
-            nonlocal seen
-            seen += rows
-            update(seen, None)
+        def update(documents: float) -> None:
+            show(documents, first.total)
+            if tell is not None:
+                tell(replace(first, done=documents))
 
-        # Within a process progress is by tokens; from other processes by whole shards.
-        inner = update if isinstance(engine, InProcess) and step.stage == "teach" else None
-        job = step.job(inner)
+        meter = Meter(update)
+        update(0.0)
+        here = isinstance(engine, InProcess)  # else batches are drawn long before they are worked on
         made = run_stage(
-            step.folder, step.stage, step.settings(), step.inputs(), job, engine=engine, done=None if inner else done
+            step.folder,
+            step.stage,
+            step.settings(),
+            meter.drawn(step.inputs()) if here else step.inputs(),
+            step.job(meter.within if here else None),
+            engine=engine,
+            done=None if here else meter.finished,
         )
     jobs.asked.cache_clear()  # the next model needs the memory
     say(f"{step.title}: {made.made} shards made, {made.kept} kept, {made.rows:,} rows in {step.folder}")

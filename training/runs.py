@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from fusion_core.errors import ConfigError, TrainingError
-from fusion_core.sealed import SealError, read_json
+from fusion_core.sealed import SealError, read_json, write_json
 from fusion_core.workspace import atomic_path, workspace
 from training.checkpoints import latest
 from training.config import Config, dump
+from training.progress import Standing, read_standing
 
-# Of run.json and versions.json.
+# Of run.json, versions.json and process.json.
 FORMAT = "fusescope-run"
 VERSION = 1
 # There once a run has finished.
@@ -50,6 +51,7 @@ class Run:
             damaged, or of another version).
         metrics: rows of metrics.jsonl, each with its `step`.
         result: what run.json holds, empty before the end.
+        standing: how far it is, or was when it ended.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Run:
     state: str
     metrics: list[dict[str, Any]]
     result: dict[str, Any]
+    standing: Standing | None = None
 
     @property
     def resumable(self) -> bool:
@@ -96,8 +99,7 @@ def launch(name: str, config: Config, *, resume: bool = False) -> Run:
             process = subprocess.Popen(  # noqa: S603  # a list, never a shell
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
-        with atomic_path(folder / "process.json") as temporary:
-            temporary.write_text(json.dumps({"pid": process.pid, "born": _born(process.pid)}), encoding="utf-8")
+        write_json(folder / "process.json", FORMAT, VERSION, {"pid": process.pid, "born": _born(process.pid)})
     except OSError as error:
         raise TrainingError(f"cannot start the run {name!r}: {error.strerror or error}") from error
     return read_run(folder)
@@ -123,9 +125,9 @@ def _born(pid: int) -> str | None:
 def _process(folder: Path) -> int | None:
     """The number of the run's process while it runs."""
     try:
-        value = json.loads((folder / "process.json").read_text(encoding="utf-8"))
+        value = read_json(folder / "process.json", FORMAT, VERSION)
         pid, born = int(value["pid"]), value["born"]
-    except (OSError, ValueError, ArithmeticError, KeyError, TypeError):
+    except (OSError, SealError, ValueError, ArithmeticError, KeyError, TypeError):
         return None
     # Numbers of 0 and below stand for groups of processes.
     return pid if 0 < pid < 1 << 31 and born and _born(pid) == born else None
@@ -149,7 +151,8 @@ def read_run(folder: Path) -> Run:
             result, state = read_result(folder), "finished"
         except TrainingError:
             state = "unreadable"
-    return Run(folder.name, folder, "running" if _process(folder) is not None else state, metrics, result)
+    state = "running" if _process(folder) is not None else state
+    return Run(folder.name, folder, state, metrics, result, read_standing(folder))
 
 
 def read_result(folder: Path) -> dict[str, Any]:

@@ -27,13 +27,14 @@ from fusion_core.workspace import atomic_path
 from training.checkpoints import latest, rewind, step_of
 from training.config import Config, LossSection, dump
 from training.corpus import Document
-from training.data import Say, prepare
+from training.data import Say, plan, prepare
 from training.dataset import Collator, Examples, OnlineExamples, check_packing
 from training.engines import Engine
 from training.ensemble import score_ensemble
 from training.evaluate import score
 from training.guards import alone, failures_told
 from training.merging import merge_weights
+from training.progress import Journal, Standing, Tell
 from training.runs import FORMAT, RESULT, VERSION
 from training.splits import split_corpus
 
@@ -171,10 +172,18 @@ class FusionTrainer(Trainer):  # type: ignore[misc]
 
 
 class _Record(TrainerCallback):  # type: ignore[misc]
-    """metrics.jsonl, and a clean end on SIGTERM."""
+    """metrics.jsonl, progress, and a clean end on SIGTERM."""
 
-    def __init__(self, path: Path) -> None:
-        self._path, self.stopped = path, False
+    def __init__(self, path: Path, tell: Tell, number: int) -> None:
+        self._path, self._tell, self._number, self.stopped = path, tell, number, False
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._stand(state)
+
+    def _stand(self, state: Any) -> None:
+        if state.is_world_process_zero:
+            done, total = float(state.global_step), float(state.max_steps)
+            self._tell(Standing("train", self._number, self._number, done, total, "steps"))
 
     def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
         def stop(*_: Any) -> None:
@@ -186,6 +195,7 @@ class _Record(TrainerCallback):  # type: ignore[misc]
         signal.signal(signal.SIGTERM, self._before)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._stand(state)
         if self.stopped:
             control.should_save = control.should_training_stop = True
         # A row of metrics is a mean since the row before; none is to reach over a checkpoint.
@@ -240,12 +250,15 @@ def _train(config: Config, resume: bool, say: Say, engine: Engine | None) -> dic
     if not state.is_main_process:
         say = _silent
     say(f"documents: {len(splits.train)} train, {len(splits.validation)} validation, {len(splits.held_out)} held out")
+    tell = Journal(folder)
+    stages = 0 if config.online else len(plan(config, splits.train))
     # Of several processes the first one makes the data; the others then find it made.
     with state.main_process_first():
         if config.online:
             examples: Any = OnlineExamples(config, list(splits.train))
         else:
-            examples = Examples(prepare(config, splits.train, say, engine))
+            heard = tell if state.is_main_process else None
+            examples = Examples(prepare(config, splits.train, say, engine, heard, more=1))
     if state.is_main_process:
         if resume:
             spent = rewind(folder)
@@ -262,7 +275,7 @@ def _train(config: Config, resume: bool, say: Say, engine: Engine | None) -> dic
         raise TrainingError(
             f"{config.target!r} does not keep packed documents apart by their position ids; set packing: false"
         )
-    record = _Record(folder / "metrics.jsonl")
+    record = _Record(folder / "metrics.jsonl", tell, stages + 1)
     trainer = FusionTrainer(
         model=network,
         args=arguments,

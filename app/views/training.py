@@ -8,6 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 import yaml
+from rich.filesize import decimal
 
 from app import paths, run_texts, state
 from app.escape import drawn, plain
@@ -19,7 +20,8 @@ from fusion_core.transfer import METHODS
 from training import runs
 from training.config import PUBLISHED, Config, load, parse
 from training.corpus import CORPORA
-from training.data import plan
+from training.estimate import estimate
+from training.progress import Standing
 from training.splits import split_corpus
 
 # Arguments of the Trainer that name files, or send something elsewhere.
@@ -96,26 +98,23 @@ def _show_check(config: Config, taken: bool) -> None:
     if taken:
         st.warning("There is a run of that name already; launch it under another one.")
     with st.spinner("Reading the corpus …", show_time=True):
-        splits = split_corpus(config)
-    size = sum(len(document.text.encode("utf-8", "surrogatepass")) for document in splits.train)
-    tokens = size / 4
-    models = len({config.target, *(source.model for source in config.sources)}) if config.sources else 0
-    batch = int(config.training.get("per_device_train_batch_size", 4))
-    examples = sum(
-        max(1, -(-len(d.text.encode("utf-8", "surrogatepass")) // (4 * config.max_length))) for d in splits.train
-    )
-    steps = -(-examples // batch) * float(config.training.get("num_train_epochs", 3))
-    # 3 bytes an entry, and what a taught row holds besides.
-    disk = tokens * models * 2 * (3 * config.teach.top_k + 4)
+        found = estimate(config, split_corpus(config))
+    train, validation, held_out = found.documents
     columns = st.columns(4)
-    columns[0].metric("Documents", f"{len(splits.train):,}", help="To train on.")
-    columns[1].metric("Validation, held out", f"{len(splits.validation):,}, {len(splits.held_out):,}")
-    columns[2].metric("Steps, about", f"{steps:,.0f}", help="At four bytes a token.")
-    columns[3].metric("Disk for distributions, about", f"{disk / 1e6:,.0f} MB")
-    rows = [
-        f"| {plain(s.title)} | {'there already' if s.cached else 'to be made'} |" for s in plan(config, splits.train)
-    ]
-    st.markdown("\n".join(["| stage | its shards |", "| --- | --- |", *rows]))
+    columns[0].metric("Documents", f"{train:,}", help=f"To train on; about {found.tokens:,} tokens of the target.")
+    columns[1].metric("Validation, held out", f"{validation:,}, {held_out:,}")
+    columns[2].metric("Steps, about", f"{found.steps:,}", help="Of the optimizer.")
+    columns[3].metric(
+        "Disk, about", decimal(found.distributions + found.checkpoints),
+        help=f"Distributions {decimal(found.distributions)}, checkpoints and model {decimal(found.checkpoints)}.",
+    )  # fmt: skip
+    rows = [f"| {plain(stage)} | {state} | {memory} |" for stage, state, memory in found.table]
+    st.markdown("\n".join(["| stage | | memory, about |", "| --- | --- | ---: |", *rows]))
+    if not found.fits and found.has is not None:
+        st.warning(
+            f"This machine has {decimal(found.has)} of memory. Less is needed with a smaller batch size (and "
+            "gradient_accumulation_steps), a lower max_length, gradient_checkpointing, or lora."
+        )
     st.success("The config is valid.")
 
 
@@ -176,6 +175,13 @@ def _last(run: runs.Run, field: str) -> float | None:
     return next((row[field] for row in reversed(run.metrics) if field in row), None)
 
 
+def _standing(at: Standing) -> tuple[float, str]:
+    """How much of a stage is done, and in words."""
+    share = min(1.0, at.done / at.total) if at.total else 0.0
+    counted = f"{int(at.done):,}" + (f" of {int(at.total):,}" if at.total else "")
+    return share, f"{plain(at.stage)}, {at.number} of {at.of}: {counted} {at.unit}"
+
+
 @st.fragment(run_every=2.0)
 def _show_runs() -> None:
     st.subheader("Runs")
@@ -187,6 +193,7 @@ def _show_runs() -> None:
         {
             "run": [run.name for run in found],
             "state": [run.state for run in found],
+            "stage": [run.standing.stage if run.state == "running" and run.standing else "" for run in found],
             "step": [max((row["step"] for row in run.metrics), default=0) for run in found],
             "loss": [_last(run, "loss") for run in found],
             "validation, bits per byte": [_last(run, "eval_bits_per_byte") for run in found],
@@ -215,6 +222,8 @@ def _show_runs() -> None:
                     runs.launch(run.name, _stored(run), resume=True)
                 except FusionError as error:
                     st.error(plain(str(error)))
+            if run.state == "running" and run.standing is not None:
+                st.progress(*_standing(run.standing))
             st.caption(f"Folder: {plain(str(run.folder))}")
             st.code(run.log() or "nothing printed yet", language=None, height=220)
 

@@ -15,14 +15,18 @@ from fusion_core.models._load import (
     weights_folder,
     weights_identity,
 )
-from fusion_core.models._model import KEEP, Model
+from fusion_core.models._model import BATCH_TOKENS, KEEP, Model
+from fusion_core.models._size import ModelSize, model_size
 
 __all__ = [
+    "BATCH_TOKENS",
     "KEEP",
     "SAMPLE_MODELS",
     "Model",
+    "ModelSize",
     "default_dtype",
     "load_model",
+    "model_size",
     "require_torch",
     "weights_folder",
     "weights_identity",

@@ -47,7 +47,7 @@ def load_model(
     kind = getattr(torch, dtype or ("bfloat16" if device.startswith("cuda") else "float32"), None)
     if not isinstance(kind, torch.dtype):
         raise ModelError(f"unknown dtype {dtype!r}; choose float32, bfloat16 or float16")
-    folder = _folder(label)
+    folder = local_or_hub(label)
     tokenizer = tokenizer or load_tokenizer(label)
     try:
         network = transformers.AutoModelForCausalLM.from_pretrained(
@@ -57,11 +57,12 @@ def load_model(
     except torch.OutOfMemoryError as error:
         raise ModelError(f"the model {label!r} does not fit into the memory of {device}; try device='cpu'") from error
     except Exception as error:  # the library has many ways to say no
-        raise ModelError(f"cannot load the model {label!r}: {_first_line(error)}") from error
+        raise ModelError(f"cannot load the model {label!r}: {first_line(error)}") from error
     return Model(label, tokenizer, network)
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Of what a library says, as much as fits into a message."""
     text = str(error).strip()
     return text.splitlines()[0][:300] if text else type(error).__name__
 
@@ -78,14 +79,14 @@ def weights_folder(name: str) -> Path:
     """The local folder of a model's safetensors, downloaded or converted if need be; raises as `load_model`."""
     import huggingface_hub
 
-    folder = _folder(name)
+    folder = local_or_hub(name)
     if Path(folder).is_dir():
         return Path(folder)
     try:
         patterns = ["*.safetensors", "*.json", "tokenizer*", "*.model"]
         return Path(huggingface_hub.snapshot_download(folder, allow_patterns=patterns))
     except Exception as error:  # whatever the hub's client raises
-        raise ModelError(f"cannot download the model {name!r}: {_first_line(error)}") from error
+        raise ModelError(f"cannot download the model {name!r}: {first_line(error)}") from error
 
 
 def weights_identity(name: str) -> str:
@@ -96,7 +97,7 @@ def weights_identity(name: str) -> str:
     return digest(*(f"{n}:{stat.st_size}:{stat.st_mtime_ns}" for n, stat in stats))[:16] if stats else name
 
 
-def _folder(name: str) -> str:
+def local_or_hub(name: str) -> str:
     """A folder with safetensors weights, or a hub id."""
     if not name:
         raise ModelError(f"no model was named; try {', '.join(SAMPLE_MODELS)}, a hub id, a folder or a .gguf file")
@@ -149,7 +150,7 @@ def _converted(path: Path, key: str) -> Path:
         if not (target / "model.safetensors").is_file():  # else another process was faster
             raise ModelError(f"cannot convert {path.name} into {target}: {error.strerror or error}") from error
     except Exception as error:
-        raise ModelError(f"cannot read the weights of {path.name}: {_first_line(error)}") from error
+        raise ModelError(f"cannot read the weights of {path.name}: {first_line(error)}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return target

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,10 @@ import pytest
 import yaml
 from playwright.sync_api import Page, expect
 
+from fusion_core.sealed import write_json
 from tests.support import tiny
+from training import runs
+from training.progress import Journal, Standing
 
 pytest.importorskip("torch")
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -46,7 +50,7 @@ def test_from_the_form_to_a_finished_model(address: str, page: Page, shoot: Shoo
     area.press("Control+Enter")
     page.get_by_role("button", name="Check").click()
     expect(page.get_by_text("The config is valid.")).to_be_visible(timeout=60_000)
-    expect(page.get_by_text("to be made").first).to_be_visible()
+    expect(page.get_by_text("to be done").first).to_be_visible()
     page.get_by_role("textbox", name="Name of the run").fill("tiny-run")
     page.get_by_role("textbox", name="Name of the run").press("Enter")
     page.get_by_role("button", name="Launch").click()
@@ -79,3 +83,25 @@ def test_files_outside_are_refused(address: str, page: Page) -> None:
     area.press("Control+Enter")
     page.get_by_role("button", name="Check").click()
     expect(page.get_by_test_id("stAlert").first).to_contain_text("outside the run's folder")
+
+
+def test_a_run_shows_how_far_it_is(address: str, page: Page, shoot: Shoot, workspace_folder: Path) -> None:
+    folder = workspace_folder / "runs" / "busy-run"
+    folder.mkdir(parents=True)
+    (folder / "launch.yaml").write_text("target: smollm2-135m\ncorpus: {name: stdlib-code}\noutput: x\n")
+    process = subprocess.Popen(["sleep", "600"])
+    try:
+        born = Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
+        write_json(folder / "process.json", runs.FORMAT, runs.VERSION, {"pid": process.pid, "born": born})
+        Journal(folder)(Standing("teach gemma-3-270m", 2, 5, 61.5, 246.0))
+        page.goto(f"{address}/training")
+        told = page.get_by_text("teach gemma-3-270m, 2 of 5: 61 of 246 documents")
+        expect(told).to_be_visible(timeout=60_000)
+        shoot(page, "training-running")
+        Journal(folder)(Standing("train", 5, 5, 3.0, 120.0, "steps"))
+        expect(page.get_by_text("train, 5 of 5: 3 of 120 steps")).to_be_visible(timeout=30_000)
+        page.get_by_role("button", name="Stop").click()
+        expect(page.get_by_text("busy-run: failed")).to_be_visible(timeout=30_000)
+    finally:
+        process.kill()
+        process.wait()

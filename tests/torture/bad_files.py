@@ -69,11 +69,11 @@ def run_folders(folder: Path) -> Case:
     files = {
         "launch.yaml": config.dump(config.parse(formats.config_value())).encode(),
         "metrics.jsonl": rows.encode(),
-        "process.json": b'{"pid": 999999999, "born": "1"}',
         "log.txt": b"a bar\r100%\n\x1b[31mred\n" * 3,
     }
     formats.write(folder / "formats")
-    files["run.json"] = (folder / "formats" / "run.json").read_bytes()
+    for name in ("run.json", "process.json", "progress.json"):
+        files[name] = (folder / "formats" / name).read_bytes()
 
     def case(rng: Random) -> None:
         home.mkdir(parents=True, exist_ok=True)
@@ -92,6 +92,7 @@ def run_folders(folder: Path) -> Case:
         assert run.state in ("finished", "stopped", "failed", "unreadable")
         assert run.result == (formats.RESULT if run.state == "finished" else {})
         assert all(isinstance(value, int | float) for row in run.metrics for value in row.values())
+        assert run.standing in (formats.STANDING, None)
         run.log().encode()
         assert isinstance(run.resumable, bool)
         shutil.rmtree(home)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from fusion_core import ConfigError, TrainingError
+from fusion_core.sealed import write_json
 from tests.support import tiny
 from training import runs
 from training.config import Config, parse
@@ -108,5 +109,7 @@ def test_folders_that_are_no_runs_are_not_listed(config: Config) -> None:
 def test_a_damaged_process_file_is_no_process(config: Config, pid: object) -> None:
     folder = runs.run_folder("odd")
     folder.mkdir(parents=True)
-    (folder / "process.json").write_text(json.dumps({"pid": pid, "born": "1"}), encoding="utf-8")
+    write_json(folder / "process.json", runs.FORMAT, runs.VERSION, {"pid": pid, "born": "1"})
+    assert runs.read_run(folder).state == "failed"
+    (folder / "process.json").write_text(json.dumps({"pid": 1, "born": "1"}), encoding="utf-8")
     assert runs.read_run(folder).state == "failed"

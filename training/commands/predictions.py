@@ -60,6 +60,7 @@ def teach(
 
     from fusion_core.models import KEEP
     from training.data import run, teaching
+    from training.progress import Standing
     from training.stages.teach import batches
 
     if keep not in KEEP:
@@ -68,11 +69,12 @@ def teach(
     def texts() -> Iterator[Document]:
         return islice(documents(corpus, file or ()), limit or None)
 
-    if next(texts(), None) is None:
+    count = sum(1 for _ in texts())
+    if not count:
         fail("the texts are all empty")
     options: dict[str, Any] = {"top_k": top_k, "device": device, "dtype": dtype, "keep": keep}
     step = teaching(model, output, lambda: batches(texts()), **options)
-    outcome = run(step, lambda _: None, make_engine(engine, workers))
+    outcome = run(step, lambda _: None, make_engine(engine, workers), Standing(step.title, 1, 1, 0.0, float(count)))
     size = sum(path.stat().st_size for path in output.glob("*.parquet"))
     tokens = sum(len(batch.column("tokens").flatten()) for batch in read_shards(output, ["tokens"], check=False))
     typer.echo(

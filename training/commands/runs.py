@@ -5,13 +5,17 @@ from __future__ import annotations
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.filesize import decimal
 
 from training.commands.options import EngineName, OutputFormat, Workers, fail
 from training.console import Format, print_json, print_table, progress
 from training.engines import engine as make_engine
+
+if TYPE_CHECKING:
+    from training.config import Config
 
 ConfigFile = Annotated[Path, typer.Argument(help="The YAML file; 'fusescope config --example' prints one.")]
 Changes = Annotated[
@@ -45,6 +49,9 @@ def train(
     config: ConfigFile,
     changes: Changes = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, and what disk and memory it takes, and stop.")
+    ] = False,
     data_only: Annotated[bool, typer.Option("--data-only", help="Make the distributions, and stop.")] = False,
     workers: Workers = 1,
     engine: EngineName = "local",
@@ -63,6 +70,9 @@ def train(
         typer.echo(line, err=True)
 
     where = make_engine(engine, workers)
+    if dry_run:
+        _tell(chosen)
+        return
     if data_only:
         from training.data import prepare
         from training.splits import split_corpus
@@ -75,6 +85,27 @@ def train(
     with redirect_stdout(sys.stderr):  # the Trainer prints its figures; stdout is for the result
         result = run(chosen, resume=resume, say=say, engine=where)
     print_json(result)
+
+
+def _tell(config: Config) -> None:
+    """What a run of `config` would do."""
+    from training.estimate import estimate
+    from training.splits import split_corpus
+
+    found = estimate(config, split_corpus(config))
+    train, validation, held_out = found.documents
+    typer.echo(
+        f"{train:,} documents to train on (about {found.tokens:,} tokens), {validation:,} for validation, "
+        f"{held_out:,} held out; about {found.steps:,} steps.\n"
+        f"Disk, about: {decimal(found.distributions)} of distributions, {decimal(found.checkpoints)} of checkpoints "
+        "and model."
+    )
+    print_table("Stages", ["stage", "", "memory, about"], [list(row) for row in found.table])
+    if not found.fits and found.has is not None:
+        typer.echo(
+            f"This machine has {decimal(found.has)} of memory. Less is needed with a lower "
+            "per_device_train_batch_size, max_length, with gradient_checkpointing, or with lora."
+        )
 
 
 def sweep(
