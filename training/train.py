@@ -36,6 +36,7 @@ from training.guards import alone, failures_told
 from training.merging import merge_weights
 from training.progress import Journal, Standing, Tell
 from training.runs import FORMAT, RESULT, VERSION
+from training.saving import save_whole
 from training.splits import split_corpus
 
 # A loss above this many nats a token is no longer training.
@@ -160,15 +161,27 @@ class FusionTrainer(Trainer):  # type: ignore[misc]
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Bits per byte on the validation documents."""
-        was = self.model.training
-        network = self.accelerator.unwrap_model(self.model).eval()
-        scores = score(Model(self._model_of.name, self._model_of.tokenizer, network), self._validation)
+        start, was = time.perf_counter(), self.model.training
+        # Not unwrapped: what shards a model's weights gathers them where the model is called.
+        scores = score(Model(self._model_of.name, self._model_of.tokenizer, self.model.eval()), self._validation)
         self.model.train(was)
+        self._began += time.perf_counter() - start  # no time of training
         size = sum(one.bytes for one in scores)
         found = {"eval_bits_per_byte": sum(one.bits for one in scores) / max(1, size)}
         self.log(found)
         self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
         return found
+
+
+class _Before(TrainerCallback):  # type: ignore[misc]
+    """Evaluates before the first step, once the model is as it is trained: a sharded one fits on no device before."""
+
+    def __init__(self, trainer: FusionTrainer) -> None:
+        self._trainer = trainer
+        self.bits: float | None = None
+
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+        self.bits = self._trainer.evaluate()["eval_bits_per_byte"]
 
 
 class _Record(TrainerCallback):  # type: ignore[misc]
@@ -269,7 +282,8 @@ def _train(config: Config, resume: bool, say: Say, engine: Engine | None) -> dic
     arguments = _arguments(config, bool(splits.validation))
     transformers.set_seed(arguments.seed)
     # Training keeps full-precision weights; 'bf16: true' under training mixes precisions.
-    target = load_model(config.target, device=str(arguments.device), dtype="float32")
+    place = "cpu" if _sharded() else str(arguments.device)  # who shards a model moves it
+    target = load_model(config.target, device=place, dtype="float32")
     network = _with_lora(target.network, config) if config.lora else target.network
     if config.packing and not check_packing(network):
         raise TrainingError(
@@ -291,7 +305,9 @@ def _train(config: Config, resume: bool, say: Say, engine: Engine | None) -> dic
         validation=splits.validation,
         folder=folder,
     )
-    before = trainer.evaluate()["eval_bits_per_byte"] if splits.validation and not resume else None
+    start = _Before(trainer)
+    if splits.validation and not resume:
+        trainer.add_callback(start)
     if resume and state.is_main_process:
         trainer.tokens, trainer.seconds = spent
     trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
@@ -305,21 +321,16 @@ def _train(config: Config, resume: bool, say: Say, engine: Engine | None) -> dic
         "epochs": trainer.state.epoch,
         "tokens": trainer.tokens,
         "seconds": trainer.seconds,
-        "validation_before": before,
+        "validation_before": start.bits,
         "validation_after": after,
         "finished": finished,
     }
     part = folder / ".part-model"
-    if finished and not config.lora:
-        trainer.save_model(str(part))  # on all processes: each may hold a part
-        (part / "training_args.bin").unlink(missing_ok=True)  # pickled; config.yaml says the same
+    if finished:
+        save_whole(trainer, target, part)
     state.wait_for_everyone()
     if trainer.is_world_process_zero():
         if finished:
-            if config.lora:
-                merged = trainer.accelerator.unwrap_model(trainer.model).merge_and_unload()
-                merged.save_pretrained(str(part))
-            target.tokenizer.save(part)
             shutil.rmtree(folder / "model", ignore_errors=True)  # of an attempt that was killed just before its end
             part.replace(folder / "model")
             _write(folder / "README.md", _card(config, result))
@@ -362,7 +373,7 @@ def _without_training(config: Config, say: Say) -> dict[str, Any]:
 def _forget(folder: Path) -> None:
     """Remove what an attempt left that was killed before its first checkpoint was whole."""
     (folder / "metrics.jsonl").unlink(missing_ok=True)
-    for name in ("checkpoints", ".part-model"):
+    for name in ("checkpoints", ".part-model", ".part-model-adapters"):
         shutil.rmtree(folder / name, ignore_errors=True)
 
 
@@ -393,6 +404,11 @@ def _arguments(config: Config, validates: bool) -> TrainingArguments:
         )
     except (TypeError, ValueError, ImportError) as error:
         raise TrainingError(f"the Trainer refuses what 'training' says: {' '.join(str(error).split())}") from error
+
+
+def _sharded() -> bool:
+    """Whether `accelerate launch` was told to spread the weights over processes."""
+    return any(os.environ.get(f"ACCELERATE_USE_{name}") == "true" for name in ("FSDP", "DEEPSPEED"))
 
 
 def _with_lora(network: Any, config: Config) -> Any:

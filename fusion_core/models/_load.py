@@ -53,12 +53,13 @@ def load_model(
         network = transformers.AutoModelForCausalLM.from_pretrained(
             folder, dtype=kind, use_safetensors=True, trust_remote_code=False
         )
-        network = network.eval().to(device)
+        if device != "cpu":
+            network = network.to(device)
     except torch.OutOfMemoryError as error:
         raise ModelError(f"the model {label!r} does not fit into the memory of {device}; try device='cpu'") from error
     except Exception as error:  # the library has many ways to say no
         raise ModelError(f"cannot load the model {label!r}: {first_line(error)}") from error
-    return Model(label, tokenizer, network)
+    return Model(label, tokenizer, network.eval())
 
 
 def first_line(error: BaseException) -> str:

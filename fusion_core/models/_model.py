@@ -190,7 +190,7 @@ class Model:
             mask[r, : len(row)] = 1
         device = self.network.device
         padded = {} if mask.all() else {"attention_mask": mask.to(device)}
-        with torch.inference_mode():
+        with torch.no_grad():  # inference tensors could not be sharded again
             return self.network(tokens.to(device), **padded).logits
 
     def _size(self, top_k: int) -> int:

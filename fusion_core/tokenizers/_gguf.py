@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from sentencepiece import sentencepiece_model_pb2 as model_pb2
 
 from fusion_core.errors import TokenizerError
@@ -76,8 +77,16 @@ def _fields(path: Path) -> dict[str, Any]:
 def _read(path: Path) -> dict[str, Any]:
     import gguf
 
+    class Reader(gguf.GGUFReader):  # type: ignore[misc]
+        """Beyond the end of a file the library reads nothing, and of an array of 2^60 numbers it does so for ever."""
+
+        def _get(self, offset: int, dtype: Any, count: int = 1, *args: Any, **kwargs: Any) -> Any:
+            if int(offset) + np.dtype(dtype).itemsize * int(count) > len(self.data):
+                raise ValueError("it ends too soon")
+            return super()._get(offset, dtype, count, *args, **kwargs)
+
     try:
-        reader = gguf.GGUFReader(path)
+        reader = Reader(path)
         prefix = "tokenizer.ggml."
         fields = {
             name.removeprefix(prefix): f.contents() for name, f in reader.fields.items() if name.startswith(prefix)

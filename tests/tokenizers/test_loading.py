@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import pickle
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -149,6 +150,11 @@ _BROKEN: dict[str, tuple[str, bytes]] = {
     "not utf-8": ("tokenizer.json", b"\xff\xfe\x00"),
     "png as sentencepiece": ("tokenizer.model", PNG),
     "png as gguf": ("model.gguf", PNG),
+    # One field, "a": an array of 2^60 bytes, of which the file holds none.
+    "endless gguf": (
+        "model.gguf",
+        b"GGUF" + struct.pack("<IQQQcIIQ", 3, 0, 1, 1, b"a", 9, 0, 1 << 60),
+    ),
     "cut gguf": ("model.gguf", b"GGUF\x03\x00\x00\x00\xff\xff\xff\xff\xff\xff\xff\x7f"),
     "tiktoken of nonsense": ("x.tiktoken", b"@@@ 1\n"),
     "tiktoken with a huge rank": ("x.tiktoken", b"dGg= 99999999999\n"),

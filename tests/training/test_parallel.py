@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from training.config import Config, dump
 torch = pytest.importorskip("torch")
 from fusion_core.models import load_model  # noqa: E402
 from training.dataset import Collator, Examples, OnlineExamples, check_packing  # noqa: E402
+from training.evaluate import score  # noqa: E402
 from training.splits import split_corpus  # noqa: E402
 from training.train import train  # noqa: E402
 
@@ -58,7 +60,7 @@ def test_two_processes_have_the_losses_of_one(tmp_path: Path, models: tuple[str,
         timeout=300,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-    assert found.returncode == 0, found.stderr[-3000:]
+    assert found.returncode == 0, found.stderr[-20_000:]
     _same(one, two)
     rows = [json.loads(line) for line in (two.output / "metrics.jsonl").read_text().splitlines()]
     ours = [json.loads(line) for line in (one.output / "metrics.jsonl").read_text().splitlines()]
@@ -66,6 +68,50 @@ def test_two_processes_have_the_losses_of_one(tmp_path: Path, models: tuple[str,
         assert [r[key] for r in rows if key in r] == pytest.approx([r[key] for r in ours if key in r], rel=1e-4)
     a, b = (load_model(str(c.output / "model"), device="cpu").network.state_dict() for c in (one, two))
     assert all(torch.allclose(a[name], b[name], atol=1e-4) for name in a)
+
+
+@pytest.mark.slow
+def test_sharded_weights_have_the_losses_of_whole_ones(tmp_path: Path, models: tuple[str, str]) -> None:
+    """FSDP, resumed from its second step; with adapters; with packed rows."""
+    one = _run(tmp_path, models, "one")
+    train(one, say=_quiet)
+    halves = {"per_device_train_batch_size": 2, "save_strategy": "steps", "save_steps": 2}
+    two = _run(tmp_path, models, "two", training=halves)
+    _sharded(two)
+    _same(one, two)
+    for name in ("run.json", "model", "checkpoints/checkpoint-4"):
+        gone = two.output / name
+        shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
+    _sharded(two, "--resume")
+    _same(one, two)
+    a, b = (load_model(str(c.output / "model"), device="cpu").network.state_dict() for c in (one, two))
+    assert a.keys() == b.keys() and all(torch.allclose(a[name], b[name], atol=1e-4) for name in a)
+    adapted = _run(tmp_path, models, "adapted", training=halves, lora={"r": 4}, packing=True)
+    _sharded(adapted)
+    result = json.loads((adapted.output / "run.json").read_text())
+    model = load_model(str(adapted.output / "model"), device="cpu")
+    scores = score(model, split_corpus(adapted).validation)
+    assert result["validation_after"] < result["validation_before"]
+    assert sum(s.bits for s in scores) / sum(s.bytes for s in scores) == pytest.approx(result["validation_after"])
+
+
+def _sharded(config: Config, *options: str) -> None:
+    """Train on two processes, each with half of the weights."""
+    path = config.output.with_suffix(".yaml")
+    path.write_text(dump(config), encoding="utf-8")
+    fsdp = ["--use_fsdp", "--fsdp_version", "2", "--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP"]
+    two = ["--num_processes", "2", "--num_machines", "1", "--main_process_port", "29513", "--mixed_precision", "no"]
+    run = ["--dynamo_backend", "no", "-m", "tests.support.sharded_on_cpu", str(path), *options]
+    found = subprocess.run(
+        [sys.executable, "-m", "accelerate.commands.launch", *fsdp, *two, *run],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert found.returncode == 0, found.stderr[-20_000:]
+    assert any((config.output / "checkpoints").glob("*/pytorch_model_fsdp_0")), "nothing was sharded"
 
 
 def test_accumulated_batches_have_the_losses_of_a_whole_one(tmp_path: Path, models: tuple[str, str]) -> None:

@@ -80,10 +80,15 @@ def train(
         typer.echo(str(prepare(chosen, split_corpus(chosen).train, say, where)))
         return
     require_torch()
+    from accelerate import PartialState
+
     from training.train import train as run
 
     with redirect_stdout(sys.stderr):  # the Trainer prints its figures; stdout is for the result
         result = run(chosen, resume=resume, say=say, engine=where)
+    # Of several processes none is to leave while another still speaks to it.
+    PartialState().wait_for_everyone()
+    PartialState().destroy_process_group()
     print_json(result)
 
 
