@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from fusion_core.errors import TrainingError
 
 # In what torch says when a file could not be written whole.
-_WRITING = ("inline_container", "PytorchStreamWriter", "Parent directory")
+_WRITING = ("inline_container", "PytorchStreamWriter", "Parent directory", "basic_ios", "iostream error")
 
 
 @contextmanager

@@ -156,6 +156,9 @@ def _new_run() -> None:
 def _curves(chosen: list[runs.Run]) -> None:
     figures = (("loss", "training loss, nats"), ("eval_bits_per_byte", "validation, bits per byte"))
     for column, (field, title) in zip(st.columns(2), figures, strict=True):
+        if not any(field in row for run in chosen for row in run.metrics):
+            column.caption(f"{title.capitalize()}: nothing to draw yet.")
+            continue
         figure = go.Figure()
         for run in chosen:
             rows = [row for row in run.metrics if field in row]

@@ -113,3 +113,15 @@ def test_a_damaged_process_file_is_no_process(config: Config, pid: object) -> No
     assert runs.read_run(folder).state == "failed"
     (folder / "process.json").write_text(json.dumps({"pid": 1, "born": "1"}), encoding="utf-8")
     assert runs.read_run(folder).state == "failed"
+
+
+@pytest.mark.parametrize(
+    "message", ["[enforce fail at inline_container.cc:664] unexpected pos", "basic_ios::clear: iostream error"]
+)
+def test_a_disk_that_fills_up_under_torch_is_told(tmp_path: Path, message: str) -> None:
+    from training.guards import failures_told
+
+    with pytest.raises(TrainingError, match="make room for it"), failures_told(tmp_path):
+        raise RuntimeError(message)
+    with pytest.raises(RuntimeError, match="shape"), failures_told(tmp_path):
+        raise RuntimeError("a shape does not fit")
