@@ -21,6 +21,17 @@ from training.corpus import CORPORA
 VERSION = 1
 # Arguments of the Trainer that would write a token down.
 SECRETS = ("hub_token", "push_to_hub_token")
+# The Trainer's arguments where a config says nothing.
+DEFAULTS: dict[str, Any] = {
+    "logging_steps": 10,
+    "save_strategy": "epoch",
+    "save_total_limit": 2,
+    "report_to": "none",
+    "per_device_train_batch_size": 4,
+    "learning_rate": 2e-5,
+    "seed": 0,
+    "num_train_epochs": 3,
+}
 # Names that training.stages.carry knows besides the transfer methods.
 PUBLISHED = ("published-hard", "published-soft", "published-ot")
 

@@ -10,7 +10,7 @@ from rich.filesize import decimal
 
 from fusion_core import load_tokenizer
 from fusion_core.models import BATCH_TOKENS, ModelSize, default_dtype, model_size
-from training.config import Config
+from training.config import DEFAULTS, Config
 from training.data import plan
 from training.splits import Splits
 from training.stages.examples import windows
@@ -48,9 +48,14 @@ class Estimate:
     has: int | None
 
     @property
-    def fits(self) -> bool:
-        """Whether memory suffices, as far as that is known."""
-        return self.has is None or max(self.memory.values(), default=0) <= self.has
+    def shortage(self) -> str:
+        """What to do where memory does not suffice, as far as that is known; empty where it does."""
+        if self.has is None or max(self.memory.values(), default=0) <= self.has:
+            return ""
+        return (
+            f"This machine has {decimal(self.has)} of memory. Less is needed with a lower per_device_train_batch_size "
+            "(and gradient_accumulation_steps), a lower max_length, gradient_checkpointing, or lora."
+        )
 
     @property
     def table(self) -> list[tuple[str, str, str]]:
@@ -68,11 +73,11 @@ class Estimate:
 def estimate(config: Config, splits: Splits) -> Estimate:
     """What training on `config` would take; raises `ModelError` for a model that is not there."""
     lengths = list(_lengths(config, splits))
-    chosen = config.training
-    batch = int(chosen.get("per_device_train_batch_size", 4)) * int(chosen.get("gradient_accumulation_steps", 1))
+    chosen = {**DEFAULTS, **config.training}
+    batch = int(chosen["per_device_train_batch_size"]) * int(chosen.get("gradient_accumulation_steps", 1))
     examples = sum(len(list(windows(length, config.max_length))) for length in lengths)
-    limit = int(chosen.get("max_steps", -1))
-    steps = limit if limit > 0 else math.ceil(-(-examples // batch) * float(chosen.get("num_train_epochs", 3)))
+    limit, epochs = int(chosen.get("max_steps", -1)), float(chosen["num_train_epochs"])
+    steps = limit if limit > 0 else math.ceil(-(-examples // batch) * epochs)
     tokens = sum(lengths)
     asked = list(dict.fromkeys([config.target, *(source.model for source in config.sources)])) if config.sources else []
     sizes = {name: model_size(name) for name in {config.target, *asked}}
@@ -83,7 +88,7 @@ def estimate(config: Config, splits: Splits) -> Estimate:
         if config.online:  # all models at once
             memory = {"train": sum(memory.values()) - _RUNTIME * len(asked)}
     made = plan(config, splits.train) if trains and not config.online else []
-    saved = 0 if chosen.get("save_strategy") == "no" or not trains else int(chosen.get("save_total_limit") or 2)
+    saved = 0 if chosen["save_strategy"] == "no" or not trains else int(chosen["save_total_limit"] or math.ceil(epochs))
     return Estimate(
         (len(splits.train), len(splits.validation), len(splits.held_out)),
         tokens,
@@ -119,7 +124,7 @@ def _asking(config: Config, size: ModelSize) -> int:
 
 
 def _training(config: Config, size: ModelSize, longest: int) -> int:
-    batch = int(config.training.get("per_device_train_batch_size", 4))
+    batch = int({**DEFAULTS, **config.training}["per_device_train_batch_size"])
     tokens = batch * min(config.max_length, longest)
     # What a block keeps for its gradient: normed and projected states, and the feed-forward part's.
     block = 8 * size.hidden + 4 * size.intermediate

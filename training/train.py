@@ -25,7 +25,7 @@ from fusion_core.models import Model, load_model
 from fusion_core.sealed import write_json
 from fusion_core.workspace import atomic_path
 from training.checkpoints import latest, rewind, step_of
-from training.config import Config, LossSection, dump
+from training.config import DEFAULTS, Config, LossSection, dump
 from training.corpus import Document
 from training.data import Say, plan, prepare
 from training.dataset import Collator, Examples, OnlineExamples, check_packing
@@ -41,15 +41,6 @@ from training.splits import split_corpus
 
 # A loss above this many nats a token is no longer training.
 DIVERGED = 100.0
-_DEFAULTS: dict[str, Any] = {
-    "logging_steps": 10,
-    "save_strategy": "epoch",
-    "save_total_limit": 2,
-    "report_to": "none",
-    "per_device_train_batch_size": 4,
-    "learning_rate": 2e-5,
-    "seed": 0,
-}
 
 
 class FusionTrainer(Trainer):  # type: ignore[misc]
@@ -190,15 +181,14 @@ class _Record(TrainerCallback):  # type: ignore[misc]
     def __init__(self, path: Path, tell: Tell, number: int) -> None:
         self._path, self._tell, self._number, self.stopped = path, tell, number, False
 
-    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._stand(state)
-
     def _stand(self, state: Any) -> None:
         if state.is_world_process_zero:
             done, total = float(state.global_step), float(state.max_steps)
             self._tell(Standing("train", self._number, self._number, done, total, "steps"))
 
-    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._stand(state)
+
         def stop(*_: Any) -> None:
             self.stopped = True
 
@@ -387,7 +377,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _arguments(config: Config, validates: bool) -> TrainingArguments:
-    defaults = dict(_DEFAULTS)
+    defaults = dict(DEFAULTS)
     if validates and "eval_strategy" not in config.training:
         defaults["eval_strategy"] = "epoch"
     defaults["dataloader_pin_memory"] = torch.cuda.is_available()
@@ -433,7 +423,7 @@ def _versions(config: Config) -> dict[str, Any]:
         "python": platform.python_version(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "cuda": torch.version.cuda if torch.cuda.is_available() else None,
-        "seed": config.training.get("seed", _DEFAULTS["seed"]),
+        "seed": config.training.get("seed", DEFAULTS["seed"]),
         **{name: version(name) for name in packages},
     }
 

@@ -110,11 +110,8 @@ def _show_check(config: Config, taken: bool) -> None:
     )  # fmt: skip
     rows = [f"| {plain(stage)} | {state} | {memory} |" for stage, state, memory in found.table]
     st.markdown("\n".join(["| stage | | memory, about |", "| --- | --- | ---: |", *rows]))
-    if not found.fits and found.has is not None:
-        st.warning(
-            f"This machine has {decimal(found.has)} of memory. Less is needed with a smaller batch size (and "
-            "gradient_accumulation_steps), a lower max_length, gradient_checkpointing, or lora."
-        )
+    if found.shortage:
+        st.warning(found.shortage)
     st.success("The config is valid.")
 
 

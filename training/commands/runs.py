@@ -106,11 +106,8 @@ def _tell(config: Config) -> None:
         "and model."
     )
     print_table("Stages", ["stage", "", "memory, about"], [list(row) for row in found.table])
-    if not found.fits and found.has is not None:
-        typer.echo(
-            f"This machine has {decimal(found.has)} of memory. Less is needed with a lower "
-            "per_device_train_batch_size, max_length, with gradient_checkpointing, or with lora."
-        )
+    if found.shortage:
+        typer.echo(found.shortage)
 
 
 def sweep(
