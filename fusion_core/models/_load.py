@@ -13,6 +13,7 @@ from fusion_core.models._model import Model
 from fusion_core.tokenizers import SAMPLES, Tokenizer, load_tokenizer
 from fusion_core.workspace import digest, expanded, workspace
 
+MOST_LAYERS = 4096
 SAMPLE_MODELS = ("smollm2-135m", "gemma-3-270m")
 
 
@@ -51,7 +52,7 @@ def load_model(
     tokenizer = tokenizer or load_tokenizer(label)
     try:
         network = transformers.AutoModelForCausalLM.from_pretrained(
-            folder, dtype=kind, use_safetensors=True, trust_remote_code=False
+            folder, config=read_config(folder), dtype=kind, use_safetensors=True, trust_remote_code=False
         )
         if device != "cpu":
             network = network.to(device)
@@ -60,6 +61,17 @@ def load_model(
     except Exception as error:  # the library has many ways to say no
         raise ModelError(f"cannot load the model {label!r}: {first_line(error)}") from error
     return Model(label, tokenizer, network.eval())
+
+
+def read_config(folder: str) -> Any:
+    """A model's config; raises `ValueError` for more layers than any model has: to build them takes for ever."""
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    layers = int(getattr(config.get_text_config(), "num_hidden_layers", 0) or 0)
+    if layers > MOST_LAYERS:
+        raise ValueError(f"its config asks for {layers:,} layers; at most {MOST_LAYERS:,} are built")
+    return config
 
 
 def first_line(error: BaseException) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fusion_core.errors import ModelError
-from fusion_core.models._load import first_line, local_or_hub, require_torch
+from fusion_core.models._load import first_line, local_or_hub, read_config, require_torch
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def model_size(name: str | Path) -> ModelSize:
     import transformers
 
     try:
-        config = transformers.AutoConfig.from_pretrained(local_or_hub(label), trust_remote_code=False)
+        config = read_config(local_or_hub(label))
         with torch.device("meta"):
             network = transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=False)
         # Models that also see or hear keep their text model's figures in a config of its own.

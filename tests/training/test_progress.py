@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -110,3 +111,12 @@ def test_a_journal_survives_a_place_that_cannot_be_written(tmp_path: Path) -> No
     assert read_standing(tmp_path / "file") is None
     (tmp_path / PROGRESS).write_text("{")
     assert read_standing(tmp_path) is None
+
+
+def test_a_config_of_endless_layers_is_refused(tmp_path: Path) -> None:
+    folder = tiny.save_model(tmp_path / "huge", "byte-bpe", 1)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 10**7}))
+    for load in (model_size, load_model):
+        with pytest.raises(ModelError, match="10,000,000 layers"):
+            load(folder)
