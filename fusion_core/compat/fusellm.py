@@ -6,6 +6,7 @@ Their quirks are kept on purpose, each marked below as `Quirk`; `fusion_core.tra
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -80,17 +81,16 @@ def transform_step_logits(
     mapped = np.where(ids >= 0, table[ids], -1)
     # Quirk: of two source tokens that map to one target token the first wins; the other's probability is dropped.
     keep = _first_of_each(mapped, int(mapped.max(initial=0)) + 1)
-    counts = keep.sum(axis=1)
-    flat_ids, flat_logits = mapped[keep].tolist(), logits[keep].tolist()
-    bounds = np.concatenate(([0], np.cumsum(counts))).tolist()
+    ends = np.cumsum(keep.sum(axis=1)).tolist()
+    flat_ids, flat_logits = mapped[keep], logits[keep]
     out_ids: list[list[int]] = []
     out_values: list[list[float]] = []
-    at = 0
+    at = start = 0
     for i, piece in enumerate(target_pieces):
         if used[i]:
-            out_ids.append(flat_ids[bounds[at] : bounds[at + 1]])
-            out_values.append(flat_logits[bounds[at] : bounds[at + 1]])
-            at += 1
+            out_ids.append(flat_ids[start : ends[at]].tolist())
+            out_values.append(flat_logits[start : ends[at]].tolist())
+            start, at = ends[at], at + 1
         else:
             # Quirk: where nothing is aligned, a one-hot on the *current* token, at logits that predict the next one.
             if piece not in target_vocab:
@@ -190,7 +190,7 @@ def _target_of(
             raise MappingError(
                 f"soft_mapping has no entry for the source piece {error.args[0]!r} (marker swapped)"
             ) from None
-    table[found] = [target_vocab.get(piece, -1) for piece in pieces]
+    table[found] = list(map(target_vocab.get, pieces, repeat(-1)))
     return table
 
 
