@@ -45,7 +45,7 @@ $(VENV)/.app: $(INPUTS) | $(BIN)/python
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.app
-	$(PIP) --editable '.[samples,models,lora,tensorboard,hub,ray,dev]'
+	$(PIP) --editable '.[samples,models,lora,tensorboard,hub,ray,lm-eval,dev]'
 	@touch $@
 
 $(VENV)/.torture: $(VENV)/.dev

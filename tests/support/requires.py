@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
@@ -51,3 +52,9 @@ def chromium() -> str:
     if found is None:
         _absent("no Chromium on this machine: apt-get install chromium")
     return found
+
+
+def harness() -> None:
+    """lm-eval."""
+    if find_spec("lm_eval") is None:
+        _absent("lm-eval is not installed: pip install 'fusescope[lm-eval]'")

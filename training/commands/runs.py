@@ -156,6 +156,9 @@ def evaluate(
         str | None,
         typer.Option(help="Also these tasks of lm-eval, with commas between them (extra lm-eval).", show_default=False),
     ] = None,
+    tasks_folder: Annotated[
+        Path | None, typer.Option(help="A folder with lm-eval tasks of your own (YAML).", show_default=False)
+    ] = None,
     before: Annotated[bool, typer.Option(help="Begin with the first run's target as it was before training.")] = False,
     output: OutputFormat = Format.table,
 ) -> None:
@@ -168,7 +171,7 @@ def evaluate(
     from training.config import load
     from training.ensemble import score_ensemble
     from training.evaluate import score, table
-    from training.harness import run_tasks
+    from training.harness import Harness
     from training.runs import read_result
     from training.splits import SPLITS, split_corpus
 
@@ -176,6 +179,7 @@ def evaluate(
         fail(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
     for run in runs:
         read_result(run)
+    harness = Harness(tasks, tasks_folder) if tasks else None
     chosen = load(runs[0] / "config.yaml", changes or (), training=False)
     texts = getattr(split_corpus(chosen), split)
     if not texts:
@@ -197,9 +201,9 @@ def evaluate(
         from training.comparison import figure, save
 
         save(figure(frame, scores), plot)
-    harness = run_tasks([run for run in runs if (run / "model").is_dir()], tasks) if tasks else []
+    marks = harness.run([run for run in runs if (run / "model").is_dir()]) if harness else []
     if output is Format.json:
-        print_json({"runs": frame.to_dict("records"), "tasks": harness} if tasks else frame.to_dict("records"))
+        print_json({"runs": frame.to_dict("records"), "tasks": marks} if harness else frame.to_dict("records"))
         return
     rows = [
         [
@@ -215,5 +219,5 @@ def evaluate(
     ]
     columns = ["model", "domain", "texts", "bits per byte, 95 %", "difference, 95 %", "top-1", "ECE"]
     print_table(f"{split}, {len(texts)} documents; ECE is the expected calibration error", columns, rows)
-    if harness:
-        print_table("lm-eval", ["run", "task", "metric", "value"], [list(row.values()) for row in harness])
+    if marks:
+        print_table("lm-eval", ["run", "task", "metric", "value"], [list(row.values()) for row in marks])
