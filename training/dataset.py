@@ -159,9 +159,9 @@ def check_packing(network: Any) -> bool:
     """Whether the model keeps documents apart by their position ids alone: a document's logits do not depend on what is
     packed before it."""
     generator = torch.Generator().manual_seed(0)
-    size = min(1000, int(network.get_input_embeddings().weight.shape[0]))
+    size = min(1000, int(network.config.get_text_config().vocab_size))
     one, two = (torch.randint(0, size, (1, n), generator=generator) for n in (7, 5))
-    device = network.get_input_embeddings().weight.device
+    device = next(network.parameters()).device
     together = torch.cat([one, two], dim=1).to(device)
     places = torch.cat([torch.arange(7), torch.arange(5)])[None].to(device)
     was = network.training

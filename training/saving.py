@@ -9,6 +9,13 @@ from typing import Any
 from fusion_core.models import Model, load_model
 
 
+def gather_on_saving(trainer: Any) -> None:
+    """Have DeepSpeed put weights that are spread over processes together when a model is saved; before training."""
+    plugin = getattr(trainer.accelerator.state, "deepspeed_plugin", None)
+    if plugin is not None and plugin.zero_stage == 3:
+        plugin.deepspeed_config["zero_optimization"]["stage3_gather_16bit_weights_on_model_save"] = True
+
+
 def save_whole(trainer: Any, target: Model, part: Path) -> None:
     """Write weights and tokenizer into `part`, adapters merged into the weights; to be called on all processes.
 
@@ -26,7 +33,9 @@ def save_whole(trainer: Any, target: Model, part: Path) -> None:
         return
     if adapters:
         from peft import PeftModel
+        from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
+        unset_hf_deepspeed_config()  # under which a model that is loaded is spread over processes, and waits for them
         # The weights of this process may be a share only; those on disk are whole.
         base = load_model(target.name, device="cpu", dtype="float32", tokenizer=target.tokenizer).network
         PeftModel.from_pretrained(base, str(place)).merge_and_unload().save_pretrained(str(part))

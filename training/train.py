@@ -36,7 +36,7 @@ from training.guards import alone, failures_told
 from training.merging import merge_weights
 from training.progress import Journal, Standing, Tell
 from training.runs import FORMAT, RESULT, VERSION
-from training.saving import save_whole
+from training.saving import gather_on_saving, save_whole
 from training.splits import split_corpus
 
 # A loss above this many nats a token is no longer training.
@@ -165,14 +165,23 @@ class FusionTrainer(Trainer):  # type: ignore[misc]
 
 
 class _Before(TrainerCallback):  # type: ignore[misc]
-    """Evaluates before the first step, once the model is as it is trained: a sharded one fits on no device before."""
+    """What the model is asked before the first step, once it is as it is trained: a sharded one answers nothing before.
 
-    def __init__(self, trainer: FusionTrainer) -> None:
-        self._trainer = trainer
+    Raises:
+        TrainingError: rows are packed and the model mixes their documents.
+    """
+
+    def __init__(self, trainer: FusionTrainer, packing: bool, evaluate: bool) -> None:
+        self._trainer, self._packing, self._evaluate = trainer, packing, evaluate
         self.bits: float | None = None
 
     def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
-        self.bits = self._trainer.evaluate()["eval_bits_per_byte"]
+        if self._packing and not check_packing(self._trainer.model):
+            raise TrainingError(
+                "the target does not keep packed documents apart by their position ids; set packing: false"
+            )
+        if self._evaluate:
+            self.bits = self._trainer.evaluate()["eval_bits_per_byte"]
 
 
 class _Record(TrainerCallback):  # type: ignore[misc]
@@ -275,10 +284,6 @@ def _train(config: Config, resume: bool, say: Say, engine: Engine | None) -> dic
     place = "cpu" if _sharded() else str(arguments.device)  # who shards a model moves it
     target = load_model(config.target, device=place, dtype="float32")
     network = _with_lora(target.network, config) if config.lora else target.network
-    if config.packing and not check_packing(network):
-        raise TrainingError(
-            f"{config.target!r} does not keep packed documents apart by their position ids; set packing: false"
-        )
     record = _Record(folder / "metrics.jsonl", tell, stages + 1)
     trainer = FusionTrainer(
         model=network,
@@ -295,9 +300,9 @@ def _train(config: Config, resume: bool, say: Say, engine: Engine | None) -> dic
         validation=splits.validation,
         folder=folder,
     )
-    start = _Before(trainer)
-    if splits.validation and not resume:
-        trainer.add_callback(start)
+    gather_on_saving(trainer)
+    start = _Before(trainer, config.packing, bool(splits.validation) and not resume)
+    trainer.add_callback(start)
     if resume and state.is_main_process:
         trainer.tokens, trainer.seconds = spent
     trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))

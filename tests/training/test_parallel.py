@@ -70,48 +70,61 @@ def test_two_processes_have_the_losses_of_one(tmp_path: Path, models: tuple[str,
     assert all(torch.allclose(a[name], b[name], atol=1e-4) for name in a)
 
 
+_FSDP = ("--use_fsdp", "--fsdp_version", "2", "--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP")
+_ZERO = ("--use_deepspeed", "--zero_stage", "3")
+
+
 @pytest.mark.slow
-def test_sharded_weights_have_the_losses_of_whole_ones(tmp_path: Path, models: tuple[str, str]) -> None:
-    """FSDP, resumed from its second step; with adapters; with packed rows."""
+@pytest.mark.parametrize(
+    ("how", "module", "leaves"),
+    [
+        pytest.param(_FSDP, "tests.support.sharded_on_cpu", "pytorch_model_fsdp_0", id="fsdp"),
+        pytest.param(_ZERO, "training", "zero_to_fp32.py", id="zero-3"),
+    ],
+)
+def test_sharded_weights_have_the_losses_of_whole_ones(
+    tmp_path: Path, models: tuple[str, str], how: tuple[str, ...], module: str, leaves: str
+) -> None:
+    """Resumed from the second step; with adapters and packed rows."""
+    if how == _ZERO:
+        pytest.importorskip("deepspeed", reason="DeepSpeed is not installed, and pip cannot build it in every place")
+
+    def sharded(config: Config, *options: str) -> None:
+        path = config.output.with_suffix(".yaml")
+        path.write_text(dump(config), encoding="utf-8")
+        two = ["--num_processes", "2", "--num_machines", "1", "--main_process_port", "29513", "--mixed_precision", "no"]
+        launch = ["accelerate.commands.launch", *how, *two, "--dynamo_backend", "no", "-m", module, str(path), *options]
+        found = subprocess.run(
+            [sys.executable, "-m", *launch],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            cwd=Path(__file__).parents[2],
+            env={**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"},
+        )
+        assert found.returncode == 0, found.stderr[-20_000:]
+        assert any((config.output / "checkpoints").glob(f"*/{leaves}")), "nothing was sharded"
+
     one = _run(tmp_path, models, "one")
     train(one, say=_quiet)
     halves = {"per_device_train_batch_size": 2, "save_strategy": "steps", "save_steps": 2}
     two = _run(tmp_path, models, "two", training=halves)
-    _sharded(two)
+    sharded(two)
     _same(one, two)
     for name in ("run.json", "model", "checkpoints/checkpoint-4"):
         gone = two.output / name
         shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
-    _sharded(two, "--resume")
+    sharded(two, "--resume")
     _same(one, two)
     a, b = (load_model(str(c.output / "model"), device="cpu").network.state_dict() for c in (one, two))
     assert a.keys() == b.keys() and all(torch.allclose(a[name], b[name], atol=1e-4) for name in a)
     adapted = _run(tmp_path, models, "adapted", training=halves, lora={"r": 4}, packing=True)
-    _sharded(adapted)
+    sharded(adapted)
     result = json.loads((adapted.output / "run.json").read_text())
     model = load_model(str(adapted.output / "model"), device="cpu")
     scores = score(model, split_corpus(adapted).validation)
     assert result["validation_after"] < result["validation_before"]
     assert sum(s.bits for s in scores) / sum(s.bytes for s in scores) == pytest.approx(result["validation_after"])
-
-
-def _sharded(config: Config, *options: str) -> None:
-    """Train on two processes, each with half of the weights."""
-    path = config.output.with_suffix(".yaml")
-    path.write_text(dump(config), encoding="utf-8")
-    fsdp = ["--use_fsdp", "--fsdp_version", "2", "--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP"]
-    two = ["--num_processes", "2", "--num_machines", "1", "--main_process_port", "29513", "--mixed_precision", "no"]
-    run = ["--dynamo_backend", "no", "-m", "tests.support.sharded_on_cpu", str(path), *options]
-    found = subprocess.run(
-        [sys.executable, "-m", "accelerate.commands.launch", *fsdp, *two, *run],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        cwd=Path(__file__).parents[2],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert found.returncode == 0, found.stderr[-20_000:]
-    assert any((config.output / "checkpoints").glob("*/pytorch_model_fsdp_0")), "nothing was sharded"
 
 
 def test_accumulated_batches_have_the_losses_of_a_whole_one(tmp_path: Path, models: tuple[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -87,9 +88,16 @@ def train(
     with redirect_stdout(sys.stderr):  # the Trainer prints its figures; stdout is for the result
         result = run(chosen, resume=resume, say=say, engine=where)
     # Of several processes none is to leave while another still speaks to it.
-    PartialState().wait_for_everyone()
-    PartialState().destroy_process_group()
+    state = PartialState()
+    state.wait_for_everyone()
+    state.destroy_process_group()
     print_json(result)
+    if state.num_processes > 1:
+        # All is written. On the way out the interpreter would take threads of gloo and DeepSpeed down in no order, which
+        # now and then ends in SIGABRT, and the launcher would call the whole run failed.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def _tell(config: Config) -> None:
