@@ -93,8 +93,8 @@ def train(
     state.destroy_process_group()
     print_json(result)
     if state.num_processes > 1:
-        # All is written. On the way out the interpreter would take threads of gloo and DeepSpeed down in no order, which
-        # now and then ends in SIGABRT, and the launcher would call the whole run failed.
+        # All is written. On the way out the interpreter takes threads of gloo and DeepSpeed down in no order, which now
+        # and then ends in SIGABRT, and the launcher would call the whole run failed.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)
