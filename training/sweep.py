@@ -128,10 +128,13 @@ def _best(
             say(f"{key} ...")
             shutil.rmtree(folder, ignore_errors=True)  # what an interrupted run left
             try:
-                trials[key] = train(parse(value), say=lambda _: None)
+                found = train(parse(value), say=lambda _: None)
             except DivergedError as error:  # a setting that diverges loses
                 say(f"{key}: {error}")
-                trials[key] = {"validation_after": None}
+                found = {"validation_after": None, "finished": True}
+            if not found["finished"]:
+                raise TrainingError(f"stopped in {key}; the same command makes that run anew and goes on from there")
+            trials[key] = found
             write_json(root / _TRIALS, FORMAT, VERSION, {"trials": trials})
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         bits = trials[key]["validation_after"]

@@ -1,0 +1,72 @@
+"""A sweep chooses on validation, judges on held-out documents, and goes on where it was stopped."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from fusion_core import TrainingError
+from tests.support import tiny
+from tests.training.test_training import _config, _quiet
+from training import sweep as module
+from training.sweep import FORMAT, VERSION, Sweep, read_sweep, run
+
+pytest.importorskip("torch")
+import training.train
+from fusion_core.sealed import read_json
+
+
+@pytest.fixture
+def sweep(tmp_path: Path, workspace_folder: Path) -> Sweep:
+    models = tuple(str(tiny.save_model(tmp_path / n, k, i)) for n, k, i in (("a", "byte-bpe", 1), ("b", "byte-bpe", 2)))
+    config = _config(tmp_path, models, output=str(tmp_path / "sweep"))
+    shared = json.loads(config.model_dump_json(exclude_unset=True))
+    shared["training"] = {"max_steps": 2, "learning_rate": 3e-3, "use_cpu": True, "disable_tqdm": True}
+    value = {
+        "config": shared,
+        "methods": {"clm": {"sources": []}, "byte-exact": {}},
+        "grid": {"loss.lam": [0.1, 0.9]},
+        "fixed": {"clm": ["loss.lam"]},
+    }
+    path = tmp_path / "sweep.yaml"
+    path.write_text(yaml.safe_dump(value, sort_keys=False), encoding="utf-8")
+    return read_sweep(path)
+
+
+def test_each_methods_best_setting_is_judged_and_a_rerun_trains_nothing(
+    tmp_path: Path, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = {row["method"]: row for row in run(sweep, _quiet)}
+    assert list(rows) == ["clm", "byte-exact", "before training"]
+    trials = read_json(tmp_path / "sweep" / "trials.json", FORMAT, VERSION)["trials"]
+    bits = {lam: trials[f"byte-exact/lam={lam},seed=0"]["validation_after"] for lam in (0.1, 0.9)}
+    best = min(bits, key=bits.__getitem__)
+    assert rows["byte-exact"]["setting"] == {"loss.lam": best} and rows["clm"]["setting"] == {}
+    assert rows["byte-exact"]["validation_bits_per_byte"] == bits[best]
+    kept = {path.parent.name for path in (tmp_path / "sweep" / "byte-exact").glob("*/model")}
+    assert kept == {f"lam={best},seed=0"}
+
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(training.train, "train", never)
+    assert {row["method"]: row["held_out"] for row in run(sweep, _quiet)} == {n: r["held_out"] for n, r in rows.items()}
+
+
+def test_a_run_that_was_stopped_is_no_trial(tmp_path: Path, sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, made = training.train.train, []
+
+    def stopped(config: Any, **options: Any) -> dict[str, Any]:
+        made.append(config.output.name)
+        return {**whole(config, **options), "finished": len(made) != 2}
+
+    monkeypatch.setattr(training.train, "train", stopped)
+    with pytest.raises(TrainingError, match=r"stopped in byte-exact/lam=0\.1,seed=0; the same command"):
+        run(sweep, _quiet)
+    assert list(module._read(tmp_path / "sweep" / "trials.json")) == ["clm/only,seed=0"]
+    run(sweep, _quiet)
+    assert made == ["only,seed=0", "lam=0.1,seed=0", "lam=0.1,seed=0", "lam=0.9,seed=0"]
