@@ -22,6 +22,7 @@ def launch(*, port: int, address: str, allow: Sequence[Path], browser: bool) -> 
         "server.address": address,
         "server.port": str(port),
         "server.headless": "false" if browser and os.environ.get("CI") is None else "true",
+        "server.showEmailPrompt": "false",  # asked on a machine's first start, before anything opens
         "server.maxUploadSize": "20",
         "server.fileWatcherType": "none",
         "browser.gatherUsageStats": "false",
