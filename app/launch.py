@@ -22,7 +22,9 @@ def launch(*, port: int, address: str, allow: Sequence[Path], browser: bool) -> 
         "server.address": address,
         "server.port": str(port),
         "server.headless": "false" if browser and os.environ.get("CI") is None else "true",
-        "server.showEmailPrompt": "false",  # asked on a machine's first start, before anything opens
+        # What Streamlit asks of its own developers, on a machine's first start and on the page, is not for our users.
+        "server.showEmailPrompt": "false",
+        "logger.hideWelcomeMessage": "true",
         "server.maxUploadSize": "20",
         "server.fileWatcherType": "none",
         "browser.gatherUsageStats": "false",
@@ -33,6 +35,7 @@ def launch(*, port: int, address: str, allow: Sequence[Path], browser: bool) -> 
     }
     command = [sys.executable, "-m", "streamlit", "run", str(script)]
     command += [f"--{name}={value}" for name, value in options.items()]
+    print(f"fusescope is on http://{address}:{port} (Ctrl-C stops it)", flush=True)
     if os.name == "posix":
         # Becomes the server, so that whoever stops this process stops the server.
         os.execve(sys.executable, command, environment)  # noqa: S606  # a list, never a shell

@@ -33,6 +33,30 @@ def test_it_binds_to_this_machine_and_turns_no_protection_off(monkeypatch: pytes
     assert str(tmp_path.resolve()) in environment[launch.VARIABLE]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere the server is a child")
+def test_a_first_start_asks_nothing_and_says_where_it_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """With a browser to open and no terminal, on a machine that Streamlit has never run on."""
+    monkeypatch.delenv("CI", raising=False)
+    with monkeypatch.context() as patch:
+        command, environment = _command(patch, browser=True)
+    assert "http://localhost:8501" in capfd.readouterr().out
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    command = [part.replace("8501", str(port)) for part in command]
+    environment |= {"HOME": str(tmp_path), "BROWSER": "true"}
+    with subprocess.Popen(
+        command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as server:
+        try:
+            assert server.stdout is not None
+            assert "started" in server.stdout.readline()
+        finally:
+            server.terminate()
+
+
 def test_the_running_app_answers_here_and_refuses_other_origins(tmp_path: Path) -> None:
     import asyncio
 
