@@ -93,6 +93,9 @@ def run(sweep: Sweep, say: Say) -> list[dict[str, Any]]:
     Returns:
         The rows of results.json: per method and seed the held-out bits per byte, its interval, the difference to the
         first method paired over documents, the setting, steps, epochs, seconds.
+
+    Raises:
+        TrainingError: a run was stopped (it is no trial, and is made anew next time), or a method always diverged.
     """
     root = Path(str(sweep.config.get("output", "sweep")))
     root.mkdir(parents=True, exist_ok=True)
