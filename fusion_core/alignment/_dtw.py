@@ -86,6 +86,7 @@ def dtw(source: Sequence[str], target: Sequence[str], cost: str = "edit") -> tup
         np.empty(0, dtype=np.int16 if longest < 1 << 14 else np.int32),
         _dtw_kernel.COST_CELLS,
         _dtw_kernel.MOVE_CELLS,
+        _dtw_kernel.REST_CELLS,
     )
     return edges, float(value)
 

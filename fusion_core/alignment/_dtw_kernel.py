@@ -6,7 +6,8 @@ changes the result:
 * A pair's cost is computed once per pair of *distinct* tokens, and only when a cell asks for it.
 * A cell is kept only if it can lie on a best path: its value plus a lower bound of what is still to come must not
   exceed the cost of a path that is already known (from a narrow band). Dropping the others leaves every best path, and
-  so every tie between best paths, as it was.
+  so every tie between best paths, as it was. The bound comes from the same recurrence run backwards over lower bounds
+  of the pairs' costs (lengths and characters in common), which need no distance and come within a few percent of it.
 * Moves are kept while they fit; beyond that, rows are saved at intervals and the blocks between them computed again on
   the way back, so that memory stays small for tens of thousands of tokens.
 """
@@ -31,6 +32,8 @@ DIAGONAL, UP, LEFT = 0, 1, 2
 # Pair codes kept at a time, and moves (one byte each) before the kernel falls back to computing blocks again.
 COST_CELLS = 12_000_000
 MOVE_CELLS = 32_000_000
+# Lower bounds kept at a time; rows for which they do not suffice fall back to bounds of rows and columns alone.
+REST_CELLS = 8_000_000
 _BLOCK = 128
 
 
@@ -49,11 +52,9 @@ def _contains(codes, a0, a1, b0, b1):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _pair_code(codes, offsets, u, v, containment, masks, ready, scratch):  # type: ignore[no-untyped-def]
-    """`2 * distance + contained` of two distinct tokens. `ready` says whether `masks` holds token u."""
+    """`2 * distance + contained` of two distinct tokens, neither empty. `ready`: `masks` holds token u."""
     a0, a1, b0, b1 = offsets[u], offsets[u + 1], offsets[v], offsets[v + 1]
-    if a0 == a1:
-        distance = b1 - b0
-    elif ready:
+    if ready:
         distance = distance_to_pattern(a1 - a0, masks, codes, b0, b1, 1 << 40)
     else:
         distance = distance_of_long(codes, a0, a1, codes, b0, b1, scratch)
@@ -64,23 +65,42 @@ def _pair_code(codes, offsets, u, v, containment, masks, ready, scratch):  # typ
 
 
 @njit(cache=True, nogil=True)
+def _known(u, lengths, classes, containment, pairs, owners):  # type: ignore[no-untyped-def]
+    """What is known of the pairs of token u with each other one: a code, or less a lower bound of one.
+
+    Until a distance is asked for that is what lengths and classes of characters say.
+    """
+    slot = u % pairs.shape[0]
+    known = pairs[slot]
+    if owners[slot] != u:
+        owners[slot] = u
+        length, mask = lengths[u], classes[u]
+        for v in range(len(lengths)):
+            gap = distance_at_least(
+                length, lengths[v], mask, classes[v]
+            )  # distinct strings are one edit apart at least
+            longer = max(length, lengths[v])
+            # Not one character in common: every one of the longer string is an edit.
+            known[v] = 2 * longer if mask & classes[v] == 0 else -2 * max(1, gap) - containment
+            if containment and (length == 0 or lengths[v] == 0):
+                known[v] = 2 * longer + containment
+        known[u] = 0
+    return known
+
+
+@njit(cache=True, nogil=True)
 def _row(  # type: ignore[no-untyped-def]
-    u, target, row, low, high, first, last, infinity, codes, offsets, classes, containment, masks, scratch,
-    pairs, owners, price, rest, bound, moves, at,
+    u, target, row, low, high, first, last, infinity, codes, offsets, lengths, classes, containment, masks, scratch,
+    pairs, owners, price, rest, shift, bound, moves, at,
 ):  # fmt: skip
     """One row of the recurrence, in place in `row[0 : m + 2]`, where `row[j + 1]` is column j.
 
     `low`, `high`: the columns kept in the row above; `first`, `last`: the columns to compute at most.
-    A cell is kept if its value + `rest[j + 1]` is at most `bound`. Moves go to `moves[at + j - low]` if `at >= 0`.
+    A cell is kept if its value + `rest[j + shift]` is at most `bound`. Moves go to `moves[at + j - low]` if `at >= 0`.
     Returns the first and the last column kept, and how many cells were computed.
     """
     a0, a1 = offsets[u], offsets[u + 1]
-    slot = u % pairs.shape[0]
-    if owners[slot] != u:
-        owners[slot] = u
-        pairs[slot, :] = -1
-        pairs[slot, u] = 0
-    costs = pairs[slot]
+    costs = _known(u, lengths, classes, containment, pairs, owners)
     ready = False
     begin = max(low, first)
     diagonal = row[begin]
@@ -90,6 +110,7 @@ def _row(  # type: ignore[no-untyped-def]
     k, one = np.uint64(begin), np.uint64(1)
     edge = np.uint64(min(high + 1, last))
     stop = np.uint64(last)
+    shift = np.uint64(shift)
     storing = at >= 0
     base = np.uint64(at - low) if storing else np.uint64(0)
     while k <= stop:
@@ -99,19 +120,13 @@ def _row(  # type: ignore[no-untyped-def]
         code = costs[target[k]]
         if code < 0:
             v = target[k]
+            code = -code
             best = min(min(diagonal, row[k + one] if inside else infinity), left)
-            gap = distance_at_least(a1 - a0, offsets[v + one] - offsets[v], classes[u], classes[v])
-            guess = 2 * max(1, gap) + containment  # distinct strings are one edit apart at least
-            code = guess
-            if best + price[guess] + rest[k + one] <= bound:
-                if classes[u] & classes[v] == 0 and a1 > a0 and offsets[v + one] > offsets[v]:
-                    # Not one character in common: every one of the longer string is an edit.
-                    code = 2 * max(a1 - a0, offsets[v + one] - offsets[v])
-                else:
-                    if not ready and 0 < a1 - a0 <= WORD:
-                        set_pattern(codes, a0, a1, masks)
-                        ready = True
-                    code = _pair_code(codes, offsets, u, v, containment, masks, ready, scratch)
+            if best + price[code] + rest[k + shift] <= bound:
+                if not ready and a1 - a0 <= WORD:
+                    set_pattern(codes, a0, a1, masks)
+                    ready = True
+                code = _pair_code(codes, offsets, u, v, containment, masks, ready, scratch)
                 costs[v] = code
         limit = edge if inside else k
         while True:
@@ -121,7 +136,7 @@ def _row(  # type: ignore[no-untyped-def]
             if storing:
                 moves[base + k] = DIAGONAL if diagonal == best else (UP if up == best else LEFT)
             value = best + price[np.uint32(code)]
-            value = value if value + rest[k + one] <= bound else infinity
+            value = value if value + rest[k + shift] <= bound else infinity
             diagonal = up
             left = value
             k += one
@@ -143,6 +158,52 @@ def _row(  # type: ignore[no-untyped-def]
         row[kept_high + 2] = infinity
         row[kept_low] = infinity
     return kept_low, kept_high, j - begin
+
+
+@njit(cache=True, nogil=True)
+def _row_behind(  # type: ignore[no-untyped-def]
+    u, target, row, low, high, infinity, lengths, classes, containment, pairs, owners, price, least, before, bound,
+    rests, shift,
+):  # fmt: skip
+    """One row of the recurrence from the end over lower bounds, in place in `row[0 : m + 1]`, where `row[j]` is column
+    j, this row's own cost included.
+
+    `low`, `high`: the columns kept in the row below. A cell is kept if its value + `before[j]` is at most `bound`.
+    The lower bound of what is left behind column j goes to `rests[j + shift]`. `least`: scratch of m values.
+    Returns the first and the last column kept, and the first one computed.
+    """
+    known = _known(u, lengths, classes, containment, pairs, owners)
+    m = len(target)
+    begin, end = np.uint64(max(low - 1, 0)), np.uint64(min(high, m - 1) + 1)
+    shift, one = np.uint64(shift), np.uint64(1)
+    # Three loops, since only the middle one must go step by step.
+    for j in range(begin, end):
+        least[j] = price[np.uint32(abs(known[target[j]]))]
+        rests[j + shift] = min(row[j], row[j + one])
+    right = infinity
+    for k in range(end - begin):
+        j = end - one - np.uint64(k)
+        best = min(rests[j + shift], right)
+        rests[j + shift] = best
+        right = best + least[j]
+        row[j] = right
+    row[end] = infinity
+    for j in range(begin, end):
+        if row[j] + before[j] > bound:
+            row[j] = infinity
+    # Beyond the row below only steps to the right remain.
+    j = np.int64(begin)
+    while j > 0 and row[j] < infinity:
+        rests[np.uint64(j - 1) + shift] = row[j]
+        value = row[j] + price[abs(known[target[j - 1]])]
+        row[j - 1] = value if value + before[j - 1] <= bound else infinity
+        j -= 1
+    kept_low, kept_high = j, np.int64(end) - 1
+    while kept_low <= kept_high and row[kept_low] >= infinity:
+        kept_low += 1
+    while kept_high >= kept_low and row[kept_high] >= infinity:
+        kept_high -= 1
+    return kept_low, kept_high, j
 
 
 @njit(cache=True, nogil=True)
@@ -242,6 +303,7 @@ def warp(  # type: ignore[no-untyped-def]
     code_type,
     cost_cells,
     move_cells,
+    rest_cells,
 ):
     """Edges (int32[e, 2], in path order) and cost of the best path.
 
@@ -256,7 +318,8 @@ def warp(  # type: ignore[no-untyped-def]
         infinity: a value above every path.
         slack: how far rounding can lift a bound above the truth.
         code_type: an array of the dtype that pair codes are kept in.
-        cost_cells, move_cells: how much memory to spend, `COST_CELLS` and `MOVE_CELLS` outside of tests.
+        cost_cells, move_cells, rest_cells: how much memory to spend, `COST_CELLS`, `MOVE_CELLS` and `REST_CELLS`
+            outside of tests.
     """
     n, m = len(source), len(target)
     distinct = len(offsets) - 1
@@ -265,6 +328,7 @@ def warp(  # type: ignore[no-untyped-def]
     in_target = np.zeros(distinct, np.bool_)
     in_source[source] = True
     in_target[target] = True
+    lengths = offsets[1:] - offsets[:-1]
     classes = class_masks(codes, offsets)
     masks = np.zeros(alphabet, np.uint64)
     scratch = np.empty(longest + 1, np.int64)
@@ -300,8 +364,9 @@ def warp(  # type: ignore[no-untyped-def]
             first = max(0, min(centre - width, high + 1))
             last = m - 1 if i == n - 1 else min(m - 1, centre + 1 + width)
             low, high, _ = _row(
-                source[i], target, row, low, high, first, last, infinity, codes, offsets, classes, containment, masks,
-                scratch, pairs, owners, price, rest_target, min(limit - rest_source[i + 1], promise + spare), moves, -1,
+                source[i], target, row, low, high, first, last, infinity, codes, offsets, lengths, classes, containment,
+                masks, scratch, pairs, owners, price, rest_target, 1,
+                min(limit - rest_source[i + 1], promise + spare), moves, -1,
             )  # fmt: skip
             if high < low:
                 break
@@ -314,6 +379,31 @@ def warp(  # type: ignore[no-untyped-def]
         if high == m - 1 and row[m] < bound:
             bound = row[m]
     bound = bound + slack
+
+    # Which columns of each row can lie on a best path, and where in `rests` stands what is left behind them: behind the
+    # columns' own bounds, filled from the end, last row first.
+    rests = np.empty(m + 1 + min(rest_cells, n * m), price.dtype)
+    rests[: m + 1] = rest_target
+    before = rest_target[0] - rest_target
+    firsts, lasts = np.zeros(n, np.int64), np.full(n, m - 1, np.int64)
+    shifts = np.ones(n, np.int64)
+    limits = bound - rest_source[1:]
+    least = np.empty(m, price.dtype)
+    row[:] = infinity
+    row[m] = 0
+    low = high = m
+    top = len(rests) - 1
+    for i in range(n - 1, -1, -1):
+        if top - min(high, m - 1) <= m:
+            break
+        shifts[i] = top - min(high, m - 1)
+        limits[i] = bound
+        firsts[i], lasts[i], begun = _row_behind(
+            source[i], target, row, low, high, infinity, lengths, classes, containment, pairs, owners, price, least,
+            before, bound - (rest_source[0] - rest_source[i]), rests, shifts[i],
+        )  # fmt: skip
+        top -= min(high, m - 1) + 1 - begun
+        low, high = firsts[i], lasts[i]
 
     lows = np.zeros(n + 1, np.int64)
     highs = np.full(n + 1, -1, np.int64)
@@ -328,9 +418,9 @@ def warp(  # type: ignore[no-untyped-def]
         if i % _BLOCK == 0 and i > 0:
             saved.append(row[lows[i] : highs[i] + 3].copy())
             saved_low.append(lows[i])
-        if storing and used + m + 1 - lows[i] > len(moves):
+        if storing and used + lasts[i] + 2 - lows[i] > len(moves):
             # Rows are rarely as wide as this room allows for; what is not used is never touched.
-            if used + m + 1 > move_cells:
+            if used + lasts[i] + 2 - lows[i] > move_cells:
                 storing = False
             else:
                 grown = np.empty(min(move_cells, 2 * len(moves) + m), np.uint8)
@@ -338,8 +428,9 @@ def warp(  # type: ignore[no-untyped-def]
                 moves = grown
         starts[i] = used
         lows[i + 1], highs[i + 1], _ = _row(
-            source[i], target, row, lows[i], highs[i], 0, m - 1, infinity, codes, offsets, classes, containment, masks,
-            scratch, pairs, owners, price, rest_target, bound - rest_source[i + 1], moves, used if storing else -1,
+            source[i], target, row, lows[i], highs[i], firsts[i], lasts[i], infinity, codes, offsets, lengths, classes,
+            containment, masks, scratch, pairs, owners, price, rests, shifts[i], limits[i], moves,
+            used if storing else -1,
         )  # fmt: skip
         used += highs[i + 1] + 2 - lows[i]
     cost = row[m]
@@ -365,8 +456,9 @@ def warp(  # type: ignore[no-untyped-def]
             for k in range(block, i + 1):
                 starts[k] = used
                 _row(
-                    source[k], target, row, lows[k], highs[k], 0, m - 1, infinity, codes, offsets, classes, containment,
-                    masks, scratch, pairs, owners, price, rest_target, bound - rest_source[k + 1], moves, used,
+                    source[k], target, row, lows[k], highs[k], firsts[k], lasts[k], infinity, codes, offsets, lengths,
+                    classes, containment, masks, scratch, pairs, owners, price, rests, shifts[k], limits[k], moves,
+                    used,
                 )  # fmt: skip
                 used += highs[k + 1] + 2 - lows[k]
         edges[count, 0] = i

@@ -48,15 +48,21 @@ def test_edges_and_cost_are_those_of_the_recurrence(cost: str, source: list[str]
 
 
 @pytest.mark.parametrize("cost", COSTS)
-@given(source=st.lists(st.text("ab", max_size=3), min_size=1, max_size=40), length=st.integers(1, 40))
+@given(
+    source=st.lists(st.text("ab", max_size=3), min_size=1, max_size=40),
+    length=st.integers(1, 40),
+    rests=st.integers(0, 2000),
+)
 @settings(max_examples=100)
-def test_long_sequences_in_little_memory_are_still_exact(cost: str, source: list[str], length: int) -> None:
-    """The kernel keeps checkpoints and walks back in strips when the table is too large for memory."""
+def test_long_sequences_in_little_memory_are_still_exact(cost: str, source: list[str], length: int, rests: int) -> None:
+    """The kernel keeps checkpoints and walks back in strips when the table is too large for memory, and does with
+    plainer bounds for the rows for which it cannot keep all."""
     from fusion_core.alignment import _dtw_kernel
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_dtw_kernel, "COST_CELLS", 64)
         patch.setattr(_dtw_kernel, "MOVE_CELLS", 48)
+        patch.setattr(_dtw_kernel, "REST_CELLS", rests)
         _same_as_oracle(source, (source[::-1] * 40)[:length], cost)
         _same_as_oracle(source, (source * 40)[:length], cost)
 
