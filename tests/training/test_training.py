@@ -230,7 +230,7 @@ def test_a_diverging_loss_stops_and_keeps_its_batch(
         found = real(*args, **kwargs)
         return replace(found, total=found.total * float("nan")) if len(calls) == 3 else found
 
-    monkeypatch.setattr("training.train.fusion_loss", third_is_nan)
+    monkeypatch.setattr("training.trainer.fusion_loss", third_is_nan)
     with pytest.raises(TrainingError, match="the batch that caused it"):
         train(config, say=_quiet)
     assert len(calls) == 3 and not (config.output / "run.json").exists()
