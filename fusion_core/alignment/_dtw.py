@@ -87,6 +87,7 @@ def dtw(source: Sequence[str], target: Sequence[str], cost: str = "edit") -> tup
         _dtw_kernel.COST_CELLS,
         _dtw_kernel.MOVE_CELLS,
         _dtw_kernel.REST_CELLS,
+        _dtw_kernel.DISTANCE_TIME,
     )
     return edges, float(value)
 

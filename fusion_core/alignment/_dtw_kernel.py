@@ -28,12 +28,16 @@ from fusion_core.kernels import (
 )
 
 DIAGONAL, UP, LEFT = 0, 1, 2
+UNKNOWN = -1
 
 # Pair codes kept at a time, and moves (one byte each) before the kernel falls back to computing blocks again.
 COST_CELLS = 12_000_000
 MOVE_CELLS = 32_000_000
 # Lower bounds kept at a time; rows for which they do not suffice fall back to bounds of rows and columns alone.
 REST_CELLS = 8_000_000
+# About how many bounds of a distance can be computed in the time of one distance, and in that of one cell; that decides
+# whether the run backwards pays.
+DISTANCE_TIME, _CELL_TIME = 24, 2
 _BLOCK = 128
 
 
@@ -64,28 +68,26 @@ def _pair_code(codes, offsets, u, v, containment, masks, ready, scratch):  # typ
     return 2 * distance + contained
 
 
-@njit(cache=True, nogil=True)
-def _known(u, lengths, classes, containment, pairs, owners):  # type: ignore[no-untyped-def]
-    """What is known of the pairs of token u with each other one: a code, or less a lower bound of one.
-
-    Until a distance is asked for that is what lengths and classes of characters say.
-    """
+@njit(cache=True, nogil=True, inline="always")
+def _known(u, pairs, owners):  # type: ignore[no-untyped-def]
+    """What is known of the pairs of token u with each other one: a code, less a lower bound of one, or `UNKNOWN`."""
     slot = u % pairs.shape[0]
-    known = pairs[slot]
     if owners[slot] != u:
         owners[slot] = u
-        length, mask = lengths[u], classes[u]
-        for v in range(len(lengths)):
-            gap = distance_at_least(
-                length, lengths[v], mask, classes[v]
-            )  # distinct strings are one edit apart at least
-            longer = max(length, lengths[v])
-            # Not one character in common: every one of the longer string is an edit.
-            known[v] = 2 * longer if mask & classes[v] == 0 else -2 * max(1, gap) - containment
-            if containment and (length == 0 or lengths[v] == 0):
-                known[v] = 2 * longer + containment
-        known[u] = 0
-    return known
+        pairs[slot, :] = UNKNOWN
+        pairs[slot, u] = 0
+    return pairs[slot]
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _without_distance(a_length, b_length, a_mask, b_mask, containment):  # type: ignore[no-untyped-def]
+    """What lengths and classes of characters say of a pair of distinct tokens, to be kept in `_known`."""
+    longer = max(a_length, b_length)
+    if min(a_length, b_length) == 0:
+        return 2 * longer + containment
+    gap = distance_at_least(a_length, b_length, a_mask, b_mask)  # distinct strings are one edit apart at least
+    # Not one character in common: every one of the longer string is an edit.
+    return 2 * longer if a_mask & b_mask == 0 else -2 * max(1, gap) - containment
 
 
 @njit(cache=True, nogil=True)
@@ -100,7 +102,7 @@ def _row(  # type: ignore[no-untyped-def]
     Returns the first and the last column kept, and how many cells were computed.
     """
     a0, a1 = offsets[u], offsets[u + 1]
-    costs = _known(u, lengths, classes, containment, pairs, owners)
+    costs = _known(u, pairs, owners)
     ready = False
     begin = max(low, first)
     diagonal = row[begin]
@@ -120,14 +122,18 @@ def _row(  # type: ignore[no-untyped-def]
         code = costs[target[k]]
         if code < 0:
             v = target[k]
-            code = -code
-            best = min(min(diagonal, row[k + one] if inside else infinity), left)
-            if best + price[code] + rest[k + shift] <= bound:
-                if not ready and a1 - a0 <= WORD:
-                    set_pattern(codes, a0, a1, masks)
-                    ready = True
-                code = _pair_code(codes, offsets, u, v, containment, masks, ready, scratch)
+            if code == UNKNOWN:
+                code = _without_distance(a1 - a0, lengths[v], classes[u], classes[v], containment)
                 costs[v] = code
+            if code < 0:
+                code = -code
+                best = min(min(diagonal, row[k + one] if inside else infinity), left)
+                if best + price[code] + rest[k + shift] <= bound:
+                    if not ready and a1 - a0 <= WORD:
+                        set_pattern(codes, a0, a1, masks)
+                        ready = True
+                    code = _pair_code(codes, offsets, u, v, containment, masks, ready, scratch)
+                    costs[v] = code
         limit = edge if inside else k
         while True:
             up = row[k + one] if inside else infinity
@@ -162,17 +168,24 @@ def _row(  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _row_behind(  # type: ignore[no-untyped-def]
-    u, target, row, low, high, infinity, lengths, classes, containment, pairs, owners, price, least, before, bound,
-    rests, shift,
+    u, target, row, low, high, infinity, lengths, classes, containment, pairs, owners, filled, price, least, before,
+    bound, rests, shift,
 ):  # fmt: skip
     """One row of the recurrence from the end over lower bounds, in place in `row[0 : m + 1]`, where `row[j]` is column
     j, this row's own cost included.
 
     `low`, `high`: the columns kept in the row below. A cell is kept if its value + `before[j]` is at most `bound`.
-    The lower bound of what is left behind column j goes to `rests[j + shift]`. `least`: scratch of m values.
+    The lower bound of what is left behind column j goes to `rests[j + shift]`. `least`: scratch of m values; `filled`:
+    which tokens' pairs are all known, a bound at least.
     Returns the first and the last column kept, and the first one computed.
     """
-    known = _known(u, lengths, classes, containment, pairs, owners)
+    known = _known(u, pairs, owners)
+    if not filled[u]:
+        filled[u] = len(pairs) == len(lengths)
+        length, mask = lengths[u], classes[u]
+        for v in range(len(known)):
+            code = _without_distance(length, lengths[v], mask, classes[v], containment)
+            known[v] = code if known[v] == UNKNOWN else known[v]
     m = len(target)
     begin, end = np.uint64(max(low - 1, 0)), np.uint64(min(high, m - 1) + 1)
     shift, one = np.uint64(shift), np.uint64(1)
@@ -182,28 +195,29 @@ def _row_behind(  # type: ignore[no-untyped-def]
         rests[j + shift] = min(row[j], row[j + one])
     right = infinity
     for k in range(end - begin):
-        j = end - one - np.uint64(k)
-        best = min(rests[j + shift], right)
-        rests[j + shift] = best
-        right = best + least[j]
-        row[j] = right
+        at = end - one - np.uint64(k)
+        best = min(rests[at + shift], right)
+        rests[at + shift] = best
+        right = best + least[at]
+        row[at] = right
     row[end] = infinity
     for j in range(begin, end):
         if row[j] + before[j] > bound:
             row[j] = infinity
     # Beyond the row below only steps to the right remain.
-    j = np.int64(begin)
-    while j > 0 and row[j] < infinity:
-        rests[np.uint64(j - 1) + shift] = row[j]
-        value = row[j] + price[abs(known[target[j - 1]])]
-        row[j - 1] = value if value + before[j - 1] <= bound else infinity
-        j -= 1
-    kept_low, kept_high = j, np.int64(end) - 1
+    leftmost = np.int64(begin)
+    while leftmost > 0 and row[leftmost] < infinity:
+        right = row[leftmost]
+        leftmost -= 1
+        rests[np.uint64(leftmost) + shift] = right
+        value = right + price[abs(known[target[leftmost]])]
+        row[leftmost] = value if value + before[leftmost] <= bound else infinity
+    kept_low, kept_high = leftmost, np.int64(end) - 1
     while kept_low <= kept_high and row[kept_low] >= infinity:
         kept_low += 1
     while kept_high >= kept_low and row[kept_high] >= infinity:
         kept_high -= 1
-    return kept_low, kept_high, j
+    return kept_low, kept_high, leftmost
 
 
 @njit(cache=True, nogil=True)
@@ -304,6 +318,7 @@ def warp(  # type: ignore[no-untyped-def]
     cost_cells,
     move_cells,
     rest_cells,
+    distance_time,
 ):
     """Edges (int32[e, 2], in path order) and cost of the best path.
 
@@ -320,6 +335,7 @@ def warp(  # type: ignore[no-untyped-def]
         code_type: an array of the dtype that pair codes are kept in.
         cost_cells, move_cells, rest_cells: how much memory to spend, `COST_CELLS`, `MOVE_CELLS` and `REST_CELLS`
             outside of tests.
+        distance_time: `DISTANCE_TIME` outside of tests.
     """
     n, m = len(source), len(target)
     distinct = len(offsets) - 1
@@ -348,7 +364,9 @@ def warp(  # type: ignore[no-untyped-def]
     written_source, written_target = _written(source, offsets), _written(target, offsets)
     scale = written_target[m] / max(1, written_source[n])
     bound = infinity
-    for attempt in range(4 if max(n, m) > 4096 else 2):
+    for attempt in range(4):
+        if attempt == 2 and max(n, m) <= 4096 and bound < infinity:
+            break
         width = 8 if attempt < 2 else 48
         limit = bound if bound < infinity else infinity // 2
         row[:] = infinity
@@ -381,14 +399,19 @@ def warp(  # type: ignore[no-untyped-def]
     bound = bound + slack
 
     # Which columns of each row can lie on a best path, and where in `rests` stands what is left behind them: behind the
-    # columns' own bounds, filled from the end, last row first.
+    # columns' own bounds, filled from the end, last row first. It pays where it saves many distances: in real texts
+    # 3 columns of a row are kept for each 8 edits that the bounds of rows and columns fall short of the best path, and
+    # a fourth of the cells needs a distance of its own.
+    corridor, table = min(3 / 8 * (bound - rest_source[0] - rest_target[0]), m) * n, distinct * distinct
+    if distance_time * min(corridor / 4, table) < _CELL_TIME * corridor + table:
+        rest_cells = 0
     rests = np.empty(m + 1 + min(rest_cells, n * m), price.dtype)
     rests[: m + 1] = rest_target
     before = rest_target[0] - rest_target
     firsts, lasts = np.zeros(n, np.int64), np.full(n, m - 1, np.int64)
     shifts = np.ones(n, np.int64)
     limits = bound - rest_source[1:]
-    least = np.empty(m, price.dtype)
+    least, filled = np.empty(m, price.dtype), np.zeros(distinct, np.bool_)
     row[:] = infinity
     row[m] = 0
     low = high = m
@@ -399,8 +422,8 @@ def warp(  # type: ignore[no-untyped-def]
         shifts[i] = top - min(high, m - 1)
         limits[i] = bound
         firsts[i], lasts[i], begun = _row_behind(
-            source[i], target, row, low, high, infinity, lengths, classes, containment, pairs, owners, price, least,
-            before, bound - (rest_source[0] - rest_source[i]), rests, shifts[i],
+            source[i], target, row, low, high, infinity, lengths, classes, containment, pairs, owners, filled, price,
+            least, before, bound - (rest_source[0] - rest_source[i]), rests, shifts[i],
         )  # fmt: skip
         top -= min(high, m - 1) + 1 - begun
         low, high = firsts[i], lasts[i]

@@ -173,8 +173,9 @@ def _target_of(
     soft_mapping: Mapping[str, str],
 ) -> NDArray[np.int64]:
     """int64[highest id + 1]: the target id of each source id that occurs in `ids`, -1 for none."""
-    occurs = np.zeros(int(ids.max(initial=-1)) + 1, dtype=np.bool_)
-    occurs[ids[ids >= 0]] = True
+    from fusion_core.transfer import _kernel
+
+    occurs = _kernel.occurring(ids, int(ids.max(initial=-1)) + 1)
     table = np.full(len(occurs) + 1, -1, dtype=np.int64)
     found = np.flatnonzero(occurs)
     try:

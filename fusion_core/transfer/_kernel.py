@@ -7,6 +7,17 @@ from numba import njit
 
 
 @njit(cache=True, nogil=True)
+def occurring(ids, size):  # type: ignore[no-untyped-def]
+    """bool[size]: which numbers occur in `ids` [n, k], all below `size`; negative ones are passed over."""
+    found = np.zeros(size, np.bool_)
+    for i in range(ids.shape[0]):
+        for c in range(ids.shape[1]):
+            if ids[i, c] >= 0:
+                found[ids[i, c]] = True
+    return found
+
+
+@njit(cache=True, nogil=True)
 def first_of_each(mapped, size):  # type: ignore[no-untyped-def]
     """bool[n, k]: the entry is no -1 and the first of its value in its row; values lie below `size`."""
     keep = np.zeros(mapped.shape, np.bool_)
