@@ -45,3 +45,7 @@ class TrainingError(FusionError):
 
 class DivergedError(TrainingError):
     """The loss became NaN, or grew beyond all bounds."""
+
+
+class AppError(FusionError):
+    """The app cannot start as asked."""

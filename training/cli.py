@@ -42,7 +42,10 @@ cli.command("map")(vocabularies.map_)
 
 @cli.command()
 def app(
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Where the app listens.")] = 8501,
+    port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help="Where the app listens: the first free port from 8501 on unless given."),
+    ] = None,
     address: Annotated[str, typer.Option(help="The interface to listen on. Keep it local: there is no login.")] = (
         "localhost"
     ),

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from app import launch
+from fusion_core.errors import AppError
 from tests.support.requires import sample
 from tests.torture.load import serving
 
@@ -55,6 +56,23 @@ def test_a_first_start_asks_nothing_and_says_where_it_is(
             assert "started" in server.stdout.readline()
         finally:
             server.terminate()
+
+
+def test_a_port_that_is_taken_is_passed_over_or_told_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        port = busy.getsockname()[1]
+        with pytest.raises(AppError, match=f"port {port} is taken on localhost.*--port"):
+            _command(monkeypatch, port=port)
+        monkeypatch.setattr(launch, "FIRST_PORT", port)
+        command, _ = _command(monkeypatch, port=None)
+    chosen = next(part for part in command if part.startswith("--server.port="))
+    assert port < int(chosen.split("=")[1]) < port + 100
+    with pytest.raises(AppError, match=r"cannot listen on 203\.0\.113\.1"):  # an address of nobody's
+        _command(monkeypatch, address="203.0.113.1")
+    with pytest.raises(AppError, match=r"cannot listen on no\.such\.host\.invalid"):
+        _command(monkeypatch, address="no.such.host.invalid")
 
 
 def test_the_running_app_answers_here_and_refuses_other_origins(tmp_path: Path) -> None:
