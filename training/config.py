@@ -7,14 +7,16 @@ import difflib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from types import NoneType
+from typing import Any, Literal, get_args, get_type_hints
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
 from fusion_core.errors import ConfigError
 from fusion_core.fusion import RULES
 from fusion_core.transfer import METHODS
+from training import yaml_text
 from training.corpus import CORPORA
 
 # Of the format of config files.
@@ -190,7 +192,8 @@ def training_fields() -> dict[str, Any]:
     """The Trainer's arguments and their types; needs transformers and torch."""
     from transformers import TrainingArguments
 
-    return {field.name: field.type for field in dataclasses.fields(TrainingArguments)}
+    types = get_type_hints(TrainingArguments)
+    return {field.name: types[field.name] for field in dataclasses.fields(TrainingArguments)}
 
 
 def parse(value: Any, origin: str = "the config", *, training: bool = True) -> Config:
@@ -229,7 +232,22 @@ def parse(value: Any, origin: str = "the config", *, training: bool = True) -> C
                 near = difflib.get_close_matches(name, known, 1)
                 hint = f", did you mean {near[0]!r}?" if near else ""
                 raise ConfigError(f"{origin}: training.{name}: the Trainer has no such argument{hint}")
+        _check_numbers(config.training, origin)
     return config
+
+
+def _check_numbers(training: dict[str, Any], origin: str) -> None:
+    """The Trainer itself takes any value for a number, and fails with it after the data has been made."""
+    types = training_fields()
+    for name, value in training.items():
+        if not set(get_args(types[name]) or [types[name]]) <= {bool, int, float, NoneType}:
+            continue
+        try:
+            if isinstance(value, str):
+                raise ConfigError(f"{origin}: training.{name}: {value!r} is text, not a number or a switch")
+            TypeAdapter(types[name]).validate_python(value)
+        except ValidationError as error:
+            raise ConfigError(f"{origin}: training.{name}: {error.errors()[0]['msg']}, got {value!r}") from None
 
 
 def _complaints(error: ValidationError) -> Iterator[str]:
@@ -262,7 +280,7 @@ def _fields_at(path: Sequence[int | str]) -> list[str]:
 def load(path: Path, changes: Sequence[str] = (), *, training: bool = True) -> Config:
     """The config in a YAML file, with changes such as `loss.lam=0.5` made to it; raises `ConfigError`."""
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        value = yaml_text.read(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
     except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
@@ -282,7 +300,7 @@ def apply_change(value: dict[str, Any], change: str) -> dict[str, Any]:
     if not equals or not name.strip():
         raise ConfigError(f"--set takes NAME=VALUE such as loss.lam=0.5, got {change!r}")
     try:
-        new = yaml.safe_load(text)
+        new = yaml_text.read(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {name}: {text!r} is no YAML value") from error
     place: Any = value
@@ -307,7 +325,7 @@ def apply_change(value: dict[str, Any], change: str) -> dict[str, Any]:
 
 def dump(config: Config) -> str:
     """A config as YAML, from which `load` gets it back."""
-    return yaml.safe_dump(json.loads(config.model_dump_json()), sort_keys=False, allow_unicode=True)
+    return yaml_text.write(json.loads(config.model_dump_json()))
 
 
 def json_schema() -> dict[str, Any]:

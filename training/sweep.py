@@ -18,6 +18,7 @@ from fusion_core import load_tokenizer
 from fusion_core.errors import ConfigError, DivergedError, TrainingError
 from fusion_core.models import load_model
 from fusion_core.sealed import SealError, read_json, write_json
+from training import yaml_text
 from training.config import apply_change, parse
 from training.data import Say
 from training.evaluate import Score, score, table
@@ -51,7 +52,7 @@ class Sweep:
 def read_sweep(path: Path, changes: Sequence[str] = ()) -> Sweep:
     """The sweep in a YAML file; `changes` are made to its config. Raises `ConfigError`."""
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        value = yaml_text.read(path.read_text(encoding="utf-8"))
         config, methods = dict(value["config"]), dict(value["methods"])
         grid = {name: list(values) for name, values in (value.get("grid") or {}).items()}
         fixed = {name: list(fields) for name, fields in (value.get("fixed") or {}).items()}

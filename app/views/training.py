@@ -17,7 +17,7 @@ from fusion_core.errors import ConfigError, FusionError
 from fusion_core.fusion import LEVELS, RULES
 from fusion_core.models import SAMPLE_MODELS, require_torch
 from fusion_core.transfer import METHODS
-from training import runs
+from training import runs, yaml_text
 from training.config import PUBLISHED, Config, load, parse
 from training.corpus import CORPORA
 from training.estimate import estimate
@@ -77,7 +77,7 @@ def _form() -> dict[str, Any]:
 def _checked(text: str) -> Config:
     """The config in `text`, every path and model in it one that this app may read."""
     try:
-        value = yaml.safe_load(text)
+        value = yaml_text.read(text)
     except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"this is no readable YAML: {' '.join(str(error).split())[:300]}") from error
     if isinstance(value, dict):
@@ -122,7 +122,7 @@ def _new_run() -> None:
         value = _form()
     with right:
         own = st.toggle("Edit as YAML", key="train_own", help="The form's values are the start; then the text counts.")
-        generated = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+        generated = yaml_text.write(value)
         if own:
             if "train_yaml" not in st.session_state:
                 st.session_state.train_yaml = generated

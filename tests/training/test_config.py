@@ -10,6 +10,7 @@ import yaml
 
 from fusion_core import ConfigError
 from tests.training.test_cli import fusescope
+from training import yaml_text
 from training.config import EXAMPLE, apply_change, dump, json_schema, load, parse
 
 GOOD = {"target": "a", "corpus": {"name": "stdlib-code"}, "output": "runs/x"}
@@ -41,6 +42,10 @@ def test_the_example_is_valid_and_survives_a_round_trip(tmp_path: Path) -> None:
         ("corpus.part=half", "corpus.part"),
         ("training.hub_token=hf_abc", "a token must not be"),
         ("training.learning_rate=.inf", "what no config can hold"),
+        ("training.learning_rate=fast", "training.learning_rate: 'fast' is text"),
+        ("training.learning_rate=[1]", "training.learning_rate: Input should be a valid number"),
+        ("training.max_steps=1.5", "training.max_steps: Input should be a valid integer"),
+        ("training.bf16=perhaps", "training.bf16: 'perhaps' is text"),
         ("version=2", "version 2 of the config's format; this program reads 1"),
     ],
 )
@@ -66,6 +71,16 @@ def test_changes_reach_into_lists_and_make_sections() -> None:
     for change in ("lam", "=1", "sources.5.model=b", "sources.x=b"):
         with pytest.raises(ConfigError, match="--set"):
             apply_change({"sources": []}, change)
+
+
+@pytest.mark.parametrize("text", ["5e-5", "1E3", "-2.5e+7", ".5e1", "5.e2", "+1e-05"])
+def test_a_number_with_an_exponent_is_a_number_and_text_like_it_stays_text(text: str) -> None:
+    changed = apply_change(json.loads(json.dumps(GOOD)), f"training.learning_rate={text}")
+    assert changed["training"]["learning_rate"] == float(text)
+    assert yaml_text.read(f"a:\n  b: {text}  # so\n") == {"a": {"b": float(text)}}
+    for value in (text, float(text), "e5", "1.5.6e7", "1e5x"):
+        assert yaml_text.read(yaml_text.write({"a": value})) == {"a": value}
+    assert parse(changed, training=False).training["learning_rate"] == float(text)
 
 
 def test_the_schema_describes_every_field() -> None:

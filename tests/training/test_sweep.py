@@ -13,7 +13,7 @@ from fusion_core import TrainingError
 from tests.support import tiny
 from tests.training.test_training import _config, _quiet
 from training import sweep as module
-from training.sweep import FORMAT, VERSION, Sweep, read_sweep, run
+from training.sweep import FORMAT, VERSION, Sweep, read_sweep, run, value_of
 
 pytest.importorskip("torch")
 import training.train
@@ -35,6 +35,11 @@ def sweep(tmp_path: Path, workspace_folder: Path) -> Sweep:
     path = tmp_path / "sweep.yaml"
     path.write_text(yaml.safe_dump(value, sort_keys=False), encoding="utf-8")
     return read_sweep(path)
+
+
+def test_a_small_learning_rate_in_the_grid_stays_a_number(sweep: Sweep) -> None:
+    value = value_of(sweep, "clm", {"training.learning_rate": 5e-5}, 0)
+    assert value["training"]["learning_rate"] == 5e-5
 
 
 def test_each_methods_best_setting_is_judged_and_a_rerun_trains_nothing(
