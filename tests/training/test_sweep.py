@@ -13,6 +13,7 @@ from fusion_core import TrainingError
 from tests.support import tiny
 from tests.training.test_training import _config, _quiet
 from training import sweep as module
+from training.config import load
 from training.sweep import FORMAT, VERSION, Sweep, read_sweep, run, value_of
 
 pytest.importorskip("torch")
@@ -35,6 +36,17 @@ def sweep(tmp_path: Path, workspace_folder: Path) -> Sweep:
     path = tmp_path / "sweep.yaml"
     path.write_text(yaml.safe_dump(value, sort_keys=False), encoding="utf-8")
     return read_sweep(path)
+
+
+RECIPES = Path(training.__file__).parent / "recipes"
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*/*.yaml")), ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_the_recipes_are_what_this_program_reads(path: Path) -> None:
+    if "methods:" in path.read_text(encoding="utf-8"):
+        assert len(read_sweep(path).methods) >= 4
+    else:
+        load(path)
 
 
 def test_a_small_learning_rate_in_the_grid_stays_a_number(sweep: Sweep) -> None:
