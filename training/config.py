@@ -23,6 +23,8 @@ from training.corpus import CORPORA
 VERSION = 1
 # Arguments of the Trainer that would write a token down.
 SECRETS = ("hub_token", "push_to_hub_token")
+# Arguments of the Trainer that its own loss heeds and ours does not.
+_WITHOUT_EFFECT = {"label_smoothing_factor": "the loss is that of 'loss:', whose fused distribution smooths the labels"}
 # The Trainer's arguments where a config says nothing.
 DEFAULTS: dict[str, Any] = {
     "logging_steps": 10,
@@ -228,6 +230,8 @@ def parse(value: Any, origin: str = "the config", *, training: bool = True) -> C
                     f"{origin}: training.{name}: configs are written into run folders, and a token must not be; "
                     "log in with 'hf auth login', or set HF_TOKEN"
                 )
+            if name in _WITHOUT_EFFECT:
+                raise ConfigError(f"{origin}: training.{name}: has no effect here: {_WITHOUT_EFFECT[name]}")
             if name not in known:
                 near = difflib.get_close_matches(name, known, 1)
                 hint = f", did you mean {near[0]!r}?" if near else ""
@@ -244,7 +248,7 @@ def _check_numbers(training: dict[str, Any], origin: str) -> None:
             continue
         try:
             if isinstance(value, str):
-                raise ConfigError(f"{origin}: training.{name}: {value!r} is text, not a number or a switch")
+                raise ConfigError(f"{origin}: training.{name}: {value!r} is text, not a number, true or false")
             TypeAdapter(types[name]).validate_python(value)
         except ValidationError as error:
             raise ConfigError(f"{origin}: training.{name}: {error.errors()[0]['msg']}, got {value!r}") from None

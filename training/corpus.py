@@ -22,11 +22,13 @@ PART_BYTES = 131_072
 
 @dataclass(frozen=True)
 class Document:
-    """A text with a name that is unique in its corpus, and the domain that results are broken down by."""
+    """A text with a name, and the domain that results are broken down by; `whole` is the name of the document that this
+    is a part of, if it is one."""
 
     name: str
     domain: str
     text: str
+    whole: str | None = None
 
 
 @dataclass(frozen=True)
@@ -143,11 +145,11 @@ def _parts(document: Document) -> Iterator[Document]:
             while data[end] & 0xC0 == 0x80:  # not inside a character
                 end -= 1
         name = document.name if number == 1 else f"{document.name}#{number}"
-        yield Document(name, document.domain, data[begin:end].decode("utf-8", "surrogatepass"))
+        yield Document(name, document.domain, data[begin:end].decode("utf-8", "surrogatepass"), document.name)
         begin, number = end, number + 1
     if begin < len(data):
         name = document.name if number == 1 else f"{document.name}#{number}"
-        yield Document(name, document.domain, data[begin:].decode("utf-8", "surrogatepass"))
+        yield Document(name, document.domain, data[begin:].decode("utf-8", "surrogatepass"), document.name)
 
 
 def from_hub(name: str, subset: str | None, split: str, column: str) -> Iterator[Document]:

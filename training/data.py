@@ -65,7 +65,8 @@ class Step:
 def plan(config: Config, train: Documents) -> list[Step]:
     """The steps from documents to examples, in their order; the last one's folder holds the examples."""
     root = config.data or config.output / "data"
-    corpus = digest(config.corpus.model_dump_json(exclude={"limit"}))
+    # A run of its own may raise its limit and keep what it has; runs that share data may differ in theirs.
+    corpus = digest(config.corpus.model_dump_json(exclude={"limit"} if config.data is None else set()))
 
     def folder(stage: str, label: str, *parts: Any) -> Path:
         slug = re.sub(r"[^A-Za-z0-9.-]+", "-", label)[-40:].strip("-.")

@@ -16,7 +16,7 @@ from fusion_core.workspace import atomic_path, digest
 from training.config import Config
 from training.corpus import Document
 from training.data import online_chain
-from training.shards import read_manifest, read_shards
+from training.shards import read_manifest, read_shards, writing
 from training.stages.examples import windows
 from training.stages.records import DOCUMENTS
 
@@ -29,27 +29,32 @@ def example(batch: pa.RecordBatch, row: int) -> dict[str, Any]:
     return {**values, "name": batch.column("name")[row].as_py()}
 
 
+def _in_one_file(folder: Path) -> Path:
+    """All shards of `folder` behind each other, written where they are not yet."""
+    path = folder / f"examples-{digest(*(shard.sha256 for shard in read_manifest(folder).shards))[:16]}.arrow"
+    if not path.is_file():
+        with atomic_path(path) as temporary, pa.OSFile(str(temporary), "wb") as sink:
+            batches = read_shards(folder)
+            first = next(batches)
+            with pa.ipc.new_file(sink, first.schema) as writer:
+                writer.write_batch(first)
+                for batch in batches:
+                    writer.write_batch(batch)
+        for old in folder.glob("examples-*.arrow"):
+            if old != path:
+                old.unlink(missing_ok=True)
+    return path
+
+
 class Examples(torch.utils.data.Dataset):  # type: ignore[misc]
     """The packed examples of a folder of shards, in a file that the system maps into memory as far as it is read."""
 
     def __init__(self, folder: Path) -> None:
-        shards = read_manifest(folder).shards
-        path = folder / f"examples-{digest(*(shard.sha256 for shard in shards))[:16]}.arrow"
-        if not path.is_file():
-            try:
-                with atomic_path(path) as temporary, pa.OSFile(str(temporary), "wb") as sink:
-                    batches = read_shards(folder)
-                    first = next(batches)
-                    with pa.ipc.new_file(sink, first.schema) as writer:
-                        writer.write_batch(first)
-                        for batch in batches:
-                            writer.write_batch(batch)
-            except OSError as error:
-                raise DistributionError(f"cannot write {path}: {error.strerror or error}") from error
-            for old in folder.glob("examples-*.arrow"):
-                if old != path:
-                    old.unlink(missing_ok=True)
-        file = pa.ipc.open_file(pa.memory_map(str(path)))
+        try:
+            with writing(folder):
+                file = pa.ipc.open_file(pa.memory_map(str(_in_one_file(folder))))
+        except OSError as error:
+            raise DistributionError(f"cannot write to {folder}: {error.strerror or error}") from error
         self._batches = [file.get_batch(n) for n in range(file.num_record_batches)]
         self._ends = np.cumsum([batch.num_rows for batch in self._batches])
 
@@ -75,11 +80,10 @@ class OnlineExamples(torch.utils.data.Dataset):  # type: ignore[misc]
         self._documents = documents
         self._chain, tokenizer = online_chain(config)
         self._held: OrderedDict[int, pa.RecordBatch] = OrderedDict()
-        self._places = [
-            (n, part)
-            for n, document in enumerate(documents)
-            for part, _ in enumerate(windows(len(tokenizer.encode(document.text)), config.max_length))
+        self._counts = [
+            sum(1 for _ in windows(len(tokenizer.encode(document.text)), config.max_length)) for document in documents
         ]
+        self._places = [(n, part) for n, count in enumerate(self._counts) for part in range(count)]
 
     def __len__(self) -> int:
         return len(self._places)
@@ -94,14 +98,10 @@ class OnlineExamples(torch.utils.data.Dataset):  # type: ignore[misc]
         if missing:
             rows = [self._documents[n].__dict__ for n in missing]
             made = self._chain(pa.RecordBatch.from_pylist(rows, schema=DOCUMENTS))
-            names = made.column("name").to_pylist()
             begin = 0
             for n in missing:
-                end = begin
-                while end < len(names) and names[end] == self._documents[n].name:
-                    end += 1
-                self._held[n] = made.slice(begin, end - begin)
-                begin = end
+                self._held[n] = made.slice(begin, self._counts[n])
+                begin += self._counts[n]
         found = [example(self._held[self._places[i][0]], self._places[i][1]) for i in indices]
         while len(self._held) > self._KEPT:
             self._held.popitem(last=False)

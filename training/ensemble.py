@@ -60,7 +60,9 @@ def score_ensemble(
             bits = float(-np.log2(np.maximum(fused.prob_of(gold), 1e-12)).sum())
             correct = best == gold
             kept = Reliability.of(fused.prob_of(np.maximum(best, 0)), correct)
-            found.append(Score(document.name, document.domain, bits, size, len(gold), int(correct.sum()), kept))
+            found.append(
+                Score(start + n, document.name, document.domain, bits, size, len(gold), int(correct.sum()), kept)
+            )
         if progress is not None:
             progress(min(len(documents), start + _BATCH), len(documents))
     return found

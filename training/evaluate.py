@@ -18,9 +18,10 @@ _RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class Score:
-    """One document: bits of its text after the first token, and the bytes of that; hits: tokens guessed right;
-    reliability: how sure the model was."""
+    """One document: its place among those that were scored; bits of its text after the first token, and the bytes of
+    that; hits: tokens guessed right; reliability: how sure the model was."""
 
+    place: int
     name: str
     domain: str
     bits: float
@@ -37,12 +38,12 @@ def score(
     found = []
     for start in range(0, len(documents), _BATCH):
         some = documents[start : start + _BATCH]
-        for document, one in zip(some, model.score([d.text for d in some]), strict=True):
+        for place, (document, one) in enumerate(zip(some, model.score([d.text for d in some]), strict=True), start):
             if len(one.nll):
                 size = len(one.encoding.data) - int(one.encoding.ends[0])
                 bits, hits = float(one.nll.sum() / np.log(2)), int(one.correct.sum())
                 kept = Reliability.of(one.confidence, one.correct)
-                found.append(Score(document.name, document.domain, bits, size, len(one.nll), hits, kept))
+                found.append(Score(place, document.name, document.domain, bits, size, len(one.nll), hits, kept))
         if progress is not None:
             progress(min(len(documents), start + _BATCH), len(documents))
     return found
@@ -50,16 +51,16 @@ def score(
 
 def table(scores: dict[str, list[Score]], seed: int = 0) -> pd.DataFrame:
     """One row per model and domain (and all of them): bits per byte with a 95 % interval from resampled documents, and
-    the difference to the first model, paired over documents."""
+    the difference to the first model, paired over documents; all models scored the same list of them."""
     first = next(iter(scores))
-    base = {s.name: s for s in scores[first]}
+    base = {s.place: s for s in scores[first]}
     rows = []
     for name, found in scores.items():
         domains = sorted({s.domain for s in found})
         for domain in [*domains, *(["all"] if len(domains) > 1 else [])]:
-            some = [s for s in found if domain in ("all", s.domain) and s.name in base]
+            some = [s for s in found if domain in ("all", s.domain) and s.place in base]
             bits, size = np.array([s.bits for s in some]), np.array([s.bytes for s in some])
-            other = np.array([base[s.name].bits for s in some])
+            other = np.array([base[s.place].bits for s in some])
             rng = np.random.default_rng(seed)
             draws = rng.integers(0, len(some), (_RESAMPLES, len(some)))
             total = size[draws].sum(axis=1)

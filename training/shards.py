@@ -72,6 +72,11 @@ class Outcome:
     removed: list[str] = field(default_factory=list)
 
 
+def writing(folder: Path) -> FileLock:
+    """What everyone holds who writes into a folder of shards: a context manager."""
+    return FileLock(folder / _LOCK)
+
+
 def _checksum(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -146,10 +151,15 @@ def run_stage(
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / _LOCK):
+        with writing(folder):
             return _run_locked(folder, stage, settings, inputs, job, engine or InProcess(), done)
     except OSError as error:
         raise DistributionError(f"cannot write shards to {folder}: {error.strerror or error}") from error
+
+
+def _suffix(settings: str, source: str) -> str:
+    """The end of a shard's name, from the hashes of its settings and of its input."""
+    return f"-{digest(settings, source)[:16]}.parquet"
 
 
 @dataclass(frozen=True)
@@ -187,7 +197,7 @@ def _run_locked(
     def missing() -> Iterator[pa.RecordBatch]:
         for number, batch in enumerate(inputs):
             source = _input_hash(batch)
-            name = f"{number:05d}-{digest(key, source)[:16]}.parquet"
+            name = f"{number:05d}{_suffix(key, source)}"
             found = known.get(name)
             path = folder / name
             kept = found is not None and path.is_file() and _checksum(path) == found.sha256
@@ -213,8 +223,9 @@ def _run_locked(
         take_kept()
         place = waiting.popleft()
         take(place, _write_shard(folder, place, result))
-        # Shards further on stay listed, so that they are found again.
-        later = [shard for name, shard in known.items() if name not in shards]
+        # Shards further on stay listed, so that they are found again; those of other settings do not: what is listed
+        # is read by these.
+        later = [shard for name, shard in known.items() if name not in shards and _suffix(key, shard.input) in name]
         _write_manifest(folder, Manifest(stage, settings, (*shards.values(), *later)))
     take_kept()
     _write_manifest(folder, Manifest(stage, settings, tuple(shards.values()), complete=True))

@@ -93,12 +93,12 @@ def _assigned(config: Config, sizes: Counter[str]) -> Iterator[tuple[Document, s
 
 
 def _hash(document: Document) -> bytes:
-    """Of a document's name; a document in parts (`name#2`) goes where its name goes."""
-    return hashlib.sha256(document.name.split("#")[0].encode("utf-8", "surrogatepass")).digest()
+    """Of a document's name; the parts of a long one stay together."""
+    return hashlib.sha256((document.whole or document.name).encode("utf-8", "surrogatepass")).digest()
 
 
 def _paragraphs(found: Iterable[Document]) -> Iterator[Document]:
     for document in found:
         pieces = [piece.strip() for piece in document.text.splitlines() if piece.strip()]
         for n, piece in enumerate(pieces):
-            yield replace(document, name=f"{document.name}:{n}", text=piece)
+            yield replace(document, name=f"{document.name}:{n}", text=piece, whole=None)

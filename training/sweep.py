@@ -18,10 +18,12 @@ from fusion_core import load_tokenizer
 from fusion_core.errors import ConfigError, DivergedError, TrainingError
 from fusion_core.models import load_model
 from fusion_core.sealed import SealError, read_json, write_json
+from fusion_core.workspace import digest
 from training import yaml_text
 from training.config import apply_change, parse
 from training.data import Say
 from training.evaluate import Score, score, table
+from training.guards import alone
 from training.splits import split_corpus
 
 _TRIALS = "trials.json"
@@ -89,17 +91,30 @@ def value_of(sweep: Sweep, method: str, setting: Mapping[str, Any], seed: int) -
 
 
 def run(sweep: Sweep, say: Say) -> list[dict[str, Any]]:
-    """Train every method in every setting, then judge each one's best. What has been trained already is not again.
+    """Train every method in every setting, then judge each one's best. What has been trained already, with the same
+    config, is not again.
 
     Returns:
         The rows of results.json: per method and seed the held-out bits per byte, its interval, the difference to the
         first method paired over documents, the setting, steps, epochs, seconds.
 
     Raises:
-        TrainingError: a run was stopped (it is no trial, and is made anew next time), or a method always diverged.
+        ConfigError: there are no validation or no held-out documents.
+        TrainingError: a run was stopped (it is no trial, and is made anew next time), a method always diverged, or
+            another process is at this sweep.
     """
     root = Path(str(sweep.config.get("output", "sweep")))
-    root.mkdir(parents=True, exist_ok=True)
+    with alone(root):
+        return _run(sweep, root, say)
+
+
+def _run(sweep: Sweep, root: Path, say: Say) -> list[dict[str, Any]]:
+    splits = split_corpus(parse(value_of(sweep, next(iter(sweep.methods)), {}, sweep.seeds[0])))
+    if not splits.validation or not splits.held_out:
+        raise ConfigError(
+            f"a sweep chooses on validation documents and judges on held-out ones, and there are "
+            f"{len(splits.validation)} and {len(splits.held_out)}; see corpus.validation and corpus.held_out"
+        )
     trials: dict[str, dict[str, Any]] = {}
     if (root / _TRIALS).is_file():
         trials = _read(root / _TRIALS)
@@ -128,7 +143,8 @@ def _best(
         value = value_of(sweep, method, setting, seed)
         folder = Path(value["output"])
         key = str(folder.relative_to(root))
-        if key not in trials:
+        asked = digest(json.dumps({**value, "output": "", "data": ""}, sort_keys=True))
+        if trials.get(key, {}).get("config") != asked:
             say(f"{key} ...")
             shutil.rmtree(folder, ignore_errors=True)  # what an interrupted run left
             try:
@@ -138,7 +154,7 @@ def _best(
                 found = {"validation_after": None, "finished": True}
             if not found["finished"]:
                 raise TrainingError(f"stopped in {key}; the same command makes that run anew and goes on from there")
-            trials[key] = found
+            trials[key] = {**found, "config": asked}
             write_json(root / _TRIALS, FORMAT, VERSION, {"trials": trials})
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         bits = trials[key]["validation_after"]
@@ -160,8 +176,9 @@ def _judge(
     target = str(sweep.config["target"])
     held_out = split_corpus(parse(value_of(sweep, next(iter(chosen)), {}, seed))).held_out
     scores: dict[str, list[Score]] = {}
-    for method, (_, folder) in chosen.items():
-        scores[method] = score(load_model(str(folder / "model"), tokenizer=load_tokenizer(target)), held_out)
+    for method, (setting, folder) in chosen.items():
+        own = load_tokenizer(parse(value_of(sweep, method, setting, seed)).target)
+        scores[method] = score(load_model(str(folder / "model"), tokenizer=own), held_out)
     scores["before training"] = score(load_model(target), held_out)
     frame = table(scores)
     say(frame.to_string())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shutil
@@ -69,7 +70,10 @@ def _train(config: Config, resume: bool, say: Say, engine: Engine | None) -> dic
     if config.kind != "train":
         return _without_training(config, say)
     splits = split_corpus(config)
-    state = PartialState(cpu=bool(config.training.get("use_cpu")))
+    # Before anything is made: what the Trainer refuses is to be known now, and its settings decide how processes wait.
+    arguments = _arguments(config, bool(splits.validation))
+    device = str(arguments.device)
+    state = PartialState()
     if not state.is_main_process:
         say = _silent
     say(f"documents: {len(splits.train)} train, {len(splits.validation)} validation, {len(splits.held_out)} held out")
@@ -89,36 +93,33 @@ def _train(config: Config, resume: bool, say: Say, engine: Engine | None) -> dic
             _forget(folder)
         _write(folder / "config.yaml", dump(config))
         write_json(folder / "versions.json", FORMAT, VERSION, _versions(config))
-    arguments = _arguments(config, bool(splits.validation))
     transformers.set_seed(arguments.seed)
     # Training keeps full-precision weights; 'bf16: true' under training mixes precisions.
-    place = "cpu" if _sharded() else str(arguments.device)  # who shards a model moves it
+    place = "cpu" if _sharded() else device  # who shards a model moves it
     target = load_model(config.target, device=place, dtype="float32")
     network = _with_lora(target.network, config) if config.lora else target.network
-    record = Record(folder / "metrics.jsonl", tell, stages + 1)
     trainer = FusionTrainer(
         model=network,
         args=arguments,
         train_dataset=examples,
         eval_dataset=splits.validation or None,  # only its presence counts: see FusionTrainer.evaluate
         data_collator=Collator(target.start, packing=config.packing),
-        callbacks=[
-            record,
-            *([EarlyStoppingCallback(config.patience)] if config.patience else []),
-        ],
+        callbacks=[EarlyStoppingCallback(config.patience)] if config.patience else None,
         loss=config.loss,
         model_of=target,
         validation=splits.validation,
         folder=folder,
     )
     gather_on_saving(trainer)
+    record = Record(trainer, folder / "metrics.jsonl", tell, stages + 1)
+    trainer.add_callback(record)
     start = Before(trainer, config.packing, bool(splits.validation) and not resume)
     trainer.add_callback(start)
     if resume and state.is_main_process:
         trainer.tokens, trainer.seconds = spent
     trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
-    after = trainer.evaluate()["eval_bits_per_byte"] if splits.validation else None
     finished = not record.stopped
+    after = trainer.evaluate()["eval_bits_per_byte"] if splits.validation and finished else None
     result = {
         "target": config.target,
         "sources": [source.model_dump() for source in config.sources],
@@ -127,7 +128,7 @@ def _train(config: Config, resume: bool, say: Say, engine: Engine | None) -> dic
         "epochs": trainer.state.epoch,
         "tokens": trainer.tokens,
         "seconds": trainer.seconds,
-        "validation_before": start.bits,
+        "validation_before": _bits_before(folder / "metrics.jsonl") if resume else start.bits,
         "validation_after": after,
         "finished": finished,
     }
@@ -144,6 +145,15 @@ def _train(config: Config, resume: bool, say: Say, engine: Engine | None) -> dic
         else:
             say(f"stopped at step {trainer.state.global_step}; go on with --resume")
     return result
+
+
+def _bits_before(metrics: Path) -> float | None:
+    """What a run that was interrupted had measured before its first step."""
+    for line in metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else []:
+        row = json.loads(line)
+        if row["step"] == 0 and "eval_bits_per_byte" in row:
+            return float(row["eval_bits_per_byte"])
+    return None
 
 
 def _without_training(config: Config, say: Say) -> dict[str, Any]:

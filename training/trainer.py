@@ -40,6 +40,8 @@ class FusionTrainer(Trainer):  # type: ignore[misc]
         # Since the run's first step, by all processes, also before a resumed run was interrupted.
         self.tokens, self.seconds = 0, 0.0
         self._waited, self._began, self._read = 0.0, time.perf_counter(), 0
+        # Whether this process was told to stop (SIGTERM), and whether all have agreed to, after the step that runs.
+        self.stop_asked = self._agreed = False
         self._logged: int | None = None  # the step of the last row of metrics; a resumed run begins at its checkpoint
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Any], Any]:
@@ -60,10 +62,20 @@ class FusionTrainer(Trainer):  # type: ignore[misc]
             counted = batch["labels"].ne(-100)
             compared = counted if self._loss.fallback != "none" else counted & batch["covered"]
             counts += torch.stack([counted.sum(), compared.sum()]).to(device)
-        totals = self.accelerator.reduce(counts, "sum") if self.args.world_size > 1 else counts
+        totals = counts
+        if self.args.world_size > 1:
+            # With the counts goes whether any process was told to stop: all of them are to stop after the same step.
+            told = counts.new_tensor([int(self.stop_asked)])
+            *counts, stop = self.accelerator.reduce(torch.cat([counts, told]), "sum")
+            totals, self._agreed = torch.stack(counts), bool(stop)
         self._read += int(totals[0])
         self.tokens += int(totals[0])
         return samples, totals
+
+    @property
+    def stopping(self) -> bool:
+        """Whether training is to end after the step that runs: the same in all processes."""
+        return self._agreed if self.args.world_size > 1 else self.stop_asked
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -167,11 +179,15 @@ class Before(TrainerCallback):  # type: ignore[misc]
             self.bits = self._trainer.evaluate()["eval_bits_per_byte"]
 
 
-class Record(TrainerCallback):  # type: ignore[misc]
-    """metrics.jsonl, progress, and a clean end on SIGTERM."""
+def _ends_epoch(state: Any) -> bool:
+    return float(state.epoch).is_integer()
 
-    def __init__(self, path: Path, tell: Tell, number: int) -> None:
-        self._path, self._tell, self._number, self.stopped = path, tell, number, False
+
+class Record(TrainerCallback):  # type: ignore[misc]
+    """metrics.jsonl, progress, and a clean end on SIGTERM: one checkpoint, as an unbroken run would have it there."""
+
+    def __init__(self, trainer: FusionTrainer, path: Path, tell: Tell, number: int) -> None:
+        self._trainer, self._path, self._tell, self._number, self.stopped = trainer, path, tell, number, False
 
     def _stand(self, state: Any) -> None:
         if state.is_world_process_zero:
@@ -182,7 +198,7 @@ class Record(TrainerCallback):  # type: ignore[misc]
         self._stand(state)
 
         def stop(*_: Any) -> None:
-            self.stopped = True
+            self._trainer.stop_asked = True
 
         self._before = signal.signal(signal.SIGTERM, stop)
 
@@ -191,12 +207,20 @@ class Record(TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._stand(state)
+        self.stopped = self._trainer.stopping
         if self.stopped:
-            control.should_save = control.should_training_stop = True
+            control.should_training_stop = True
+            # At an epoch's end what belongs to it comes first, such as its evaluation.
+            control.should_save = not _ends_epoch(state)
         # A row of metrics is a mean since the row before; none is to reach over a checkpoint.
         control.should_log |= control.should_save
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.stopped:
+            # A checkpoint is never written over: a kill that follows would leave half of it. And an evaluation that an
+            # unbroken run does not have would count for early stopping.
+            control.should_save = _ends_epoch(state)
+            control.should_evaluate &= _ends_epoch(state)
         control.should_log |= control.should_save
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:

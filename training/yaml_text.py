@@ -1,4 +1,4 @@
-"""YAML in which `5e-5` is a number, as in YAML 1.2 and JSON; to PyYAML, which reads YAML 1.1, it is a string."""
+"""YAML in which `5e-5` is a number and `no` a word, as in YAML 1.2; to PyYAML, which reads 1.1, it is the reverse."""
 
 from __future__ import annotations
 
@@ -15,9 +15,15 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Safe, and quotes every string that `_Loader` would read as a number."""
+    """Safe, and quotes every string that `_Loader`, or a reader of YAML 1.1, would take for something else."""
 
 
+_BOOL = "tag:yaml.org,2002:bool"
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in found if tag != _BOOL]
+    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(_BOOL, re.compile(r"(true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
 for _kind in (_Loader, _Dumper):
     _kind.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
 

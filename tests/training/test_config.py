@@ -83,6 +83,16 @@ def test_a_number_with_an_exponent_is_a_number_and_text_like_it_stays_text(text:
     assert parse(changed, training=False).training["learning_rate"] == float(text)
 
 
+@pytest.mark.parametrize("word", ["no", "yes", "on", "off", "Null", "1_0", "true", "0x1"])
+def test_words_come_back_as_they_were(word: str) -> None:
+    assert yaml_text.read(yaml_text.write({"a": word})) == {"a": word}
+
+
+def test_no_is_a_word_where_the_trainer_wants_one() -> None:
+    assert apply_change({}, "training.save_strategy=no") == {"training": {"save_strategy": "no"}}
+    assert yaml_text.read("a: true\nb: False\nc: off") == {"a": True, "b": False, "c": "off"}
+
+
 def test_the_schema_describes_every_field() -> None:
     def walk(section: dict) -> None:
         for name, field in section.get("properties", {}).items():

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,29 @@ def test_two_processes_have_the_losses_of_one(tmp_path: Path, models: tuple[str,
         assert [r[key] for r in rows if key in r] == pytest.approx([r[key] for r in ours if key in r], rel=1e-4)
     a, b = (load_model(str(c.output / "model"), device="cpu").network.state_dict() for c in (one, two))
     assert all(torch.allclose(a[name], b[name], atol=1e-4) for name in a)
+
+
+def test_a_signal_to_one_process_stops_all_of_them_after_the_same_step(tmp_path: Path, models: tuple[str, str]) -> None:
+    one = _run(tmp_path, models, "one")
+    train(one, say=_quiet)
+    two = _run(tmp_path, models, "two", training={"per_device_train_batch_size": 2})
+    path = tmp_path / "two.yaml"
+    path.write_text(dump(two), encoding="utf-8")
+    for module, options in (("tests.support.one_process_is_stopped", []), ("training", ["--resume"])):
+        launch = ["torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29515", "-m", module, str(path)]
+        found = subprocess.run(
+            [sys.executable, "-m", *launch, *options],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            cwd=Path(__file__).parents[2],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        assert found.returncode == 0, found.stderr[-20_000:]
+        if not options:
+            assert [p.name for p in (two.output / "checkpoints").iterdir()] == ["checkpoint-2"]
+            assert not (two.output / "run.json").exists()
+    _same(one, two)
 
 
 _FSDP = ("--use_fsdp", "--fsdp_version", "2", "--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP")
@@ -166,6 +190,10 @@ def test_online_teaching_gives_the_numbers_of_the_cache(tmp_path: Path, models: 
     documents = list(split_corpus(live).train)
     examples = OnlineExamples(live, documents)
     assert len(examples) >= len(documents) and examples[len(examples) - 1]["name"] == documents[-1].name
+    namesakes = OnlineExamples(live, [replace(document, name="one name") for document in documents])
+    everyone = range(len(examples))
+    for one, other in zip(examples.__getitems__(everyone), namesakes.__getitems__(everyone), strict=True):
+        assert one["tokens"].tolist() == other["tokens"].tolist()
 
 
 def test_packed_rows_hold_what_padded_ones_do(tmp_path: Path, models: tuple[str, str]) -> None:

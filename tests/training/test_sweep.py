@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from fusion_core import TrainingError
+from fusion_core import ConfigError, TrainingError
 from tests.support import tiny
 from tests.training.test_training import _config, _quiet
 from training import sweep as module
@@ -72,6 +72,31 @@ def test_each_methods_best_setting_is_judged_and_a_rerun_trains_nothing(
 
     monkeypatch.setattr(training.train, "train", never)
     assert {row["method"]: row["held_out"] for row in run(sweep, _quiet)} == {n: r["held_out"] for n, r in rows.items()}
+
+
+def test_another_config_is_another_trial(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+
+    def recorded(config: Any, **options: Any) -> dict[str, Any]:
+        made.append(config.training["max_steps"])
+        return {"validation_after": None, "finished": True}
+
+    monkeypatch.setattr(training.train, "train", recorded)
+    for steps in (2, 2, 3):
+        sweep.config["training"]["max_steps"] = steps
+        with pytest.raises(TrainingError, match="every setting of 'clm' diverged"):
+            run(sweep, _quiet)
+    assert made == [2, 3]
+
+
+@pytest.mark.parametrize("part", ["validation", "held_out"])
+def test_documents_to_choose_on_and_to_judge_on_are_asked_for_first(
+    sweep: Sweep, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    monkeypatch.setattr(training.train, "train", None)
+    sweep.config["corpus"][part] = 0.0
+    with pytest.raises(ConfigError, match=r"see corpus\.validation and corpus\.held_out"):
+        run(sweep, _quiet)
 
 
 def test_a_run_that_was_stopped_is_no_trial(tmp_path: Path, sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:

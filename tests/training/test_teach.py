@@ -13,7 +13,7 @@ from fusion_core import DistributionError, load_tokenizer
 from tests.support import tiny
 from tests.training.test_cli import fusescope
 from training.corpus import Document
-from training.shards import MANIFEST, read_manifest, read_shards, run_stage
+from training.shards import MANIFEST, is_shards, read_manifest, read_shards, run_stage
 from training.stages import teach
 
 pytest.importorskip("torch")
@@ -78,6 +78,20 @@ def test_an_interrupted_run_keeps_its_whole_shards(tmp_path: Path, model: Model)
         run_stage(tmp_path, "teach", teach.settings(model, 5), teach.batches(DOCUMENTS, 600), stops)
     assert not read_manifest(tmp_path).complete and not list(tmp_path.glob(".part-*"))
     assert _run(tmp_path, model)[1] == 2 and read_manifest(tmp_path).complete
+
+
+def test_after_an_interrupted_change_of_settings_no_shard_of_the_old_ones_is_read(tmp_path: Path, model: Model) -> None:
+    def stops(batch: pa.RecordBatch) -> pa.RecordBatch:
+        if is_shards(tmp_path) and read_manifest(tmp_path).settings["top_k"] == 3:
+            raise KeyboardInterrupt
+        return teach.teach(batch, model, 3)
+
+    made, _ = _run(tmp_path, model, top_k=5)
+    assert made > 2
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(tmp_path, "teach", teach.settings(model, 3), teach.batches(DOCUMENTS, 600), stops)
+    assert [batch.num_rows for batch in read_shards(tmp_path)] == [read_manifest(tmp_path).shards[0].rows]
+    assert _run(tmp_path, model, top_k=3) == (made - 1, 1)
 
 
 @pytest.mark.parametrize(

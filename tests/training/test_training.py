@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from fusion_core import TrainingError, load_tokenizer, map_vocabulary
+from fusion_core import ConfigError, TrainingError, load_tokenizer, map_vocabulary
 from fusion_core.compat.fusellm import transform_step_logits
 from fusion_core.transfer import build_index, transfer
 from tests.support import tiny
 from tests.support.predictions import random_predictions
 from tests.training.test_cli import fusescope
 from training.config import Config, parse
+from training.corpus import Document
 from training.data import prepare
 from training.shards import read_shards
 from training.splits import split_corpus
@@ -29,7 +32,9 @@ torch = pytest.importorskip("torch")
 from fusion_core.loss import SparseTarget, fusion_loss  # noqa: E402
 from fusion_core.models import load_model  # noqa: E402
 from training.dataset import Collator, Examples  # noqa: E402
+from training.evaluate import score, table  # noqa: E402
 from training.train import train  # noqa: E402
+from training.trainer import FusionTrainer  # noqa: E402
 
 WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "lazy", "dog", "while", "naps", "and", "hill", "runs"]
 LINES = [" ".join(np.random.default_rng(n).choice(WORDS, 12 + n % 5)) for n in range(24)]
@@ -172,6 +177,30 @@ def test_a_run_learns_and_holds_its_evidence(tmp_path: Path, models: tuple[str, 
     assert fusescope("evaluate", str(tmp_path)).returncode == 2
 
 
+def test_each_run_is_judged_in_its_own_tokens(tmp_path: Path, models: tuple[str, str]) -> None:
+    runs = []
+    for name, target in zip("ab", models, strict=True):
+        config = _config(tmp_path, models, target=target, sources=[], output=str(tmp_path / name))
+        train(config, say=_quiet)
+        runs.append(str(config.output))
+    found = []
+    for chosen in (runs, runs[::-1], runs[:1], runs[1:]):
+        done = fusescope("evaluate", *chosen, "--split", "train", "--format", "json")
+        assert done.returncode == 0, done.stderr
+        found.append({row["model"]: row["bits per byte"] for row in json.loads(done.stdout)})
+    for one in found[1:]:
+        for run, bits in one.items():
+            assert bits == pytest.approx(found[0][run])
+
+
+def test_documents_of_one_name_are_paired_with_themselves(models: tuple[str, str]) -> None:
+    model = load_model(models[1], device="cpu")
+    documents = [Document("test.txt", domain, text) for domain in ("de", "tr") for text in LINES[:6]]
+    scores = score(model, documents)
+    for _, row in table({"a": scores, "b": scores}).iterrows():
+        assert row["difference"] == row["difference low"] == row["difference high"] == 0
+
+
 def test_the_loss_of_a_step_is_the_fusion_loss(tmp_path: Path, models: tuple[str, str]) -> None:
     config = _config(tmp_path, models)
     config.training.update(max_steps=1, per_device_train_batch_size=64)
@@ -219,6 +248,67 @@ def test_a_resumed_run_has_the_losses_of_an_unbroken_one(tmp_path: Path, models:
         assert found[step] == pytest.approx(loss, rel=1e-4), step
 
 
+def _rows(folder: Path) -> list[dict[str, float]]:
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    kept = ("step", "loss", "eval_bits_per_byte", "epoch")
+    rows = [{name: value for name, value in json.loads(line).items() if name in kept} for line in lines]
+    return [row for row in rows if "loss" in row or "eval_bits_per_byte" in row]
+
+
+@pytest.mark.parametrize("last", [2, 4], ids=["within an epoch", "at an epoch's end"])
+def test_a_stop_writes_one_checkpoint_and_leaves_no_trace_in_the_run(
+    tmp_path: Path, models: tuple[str, str], monkeypatch: pytest.MonkeyPatch, last: int
+) -> None:
+    usual = _config(tmp_path, models).training
+    chosen = {**{n: v for n, v in usual.items() if not n.startswith("save_")}, "num_train_epochs": 3}
+    whole = _config(tmp_path, models, training=chosen, patience=2)
+    result = train(whole, say=_quiet)
+    broken = _config(tmp_path, models, training=chosen, patience=2, output=str(tmp_path / "broken"))
+    saved: list[int] = []
+    save, read = FusionTrainer._save_checkpoint, FusionTrainer.get_batch_samples
+
+    def counted(trainer: FusionTrainer, *args: Any, **options: Any) -> None:
+        saved.append(trainer.state.global_step)
+        save(trainer, *args, **options)
+
+    def signalled(trainer: FusionTrainer, *args: Any, **options: Any) -> Any:
+        if trainer.state.global_step == last - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return read(trainer, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FusionTrainer, "_save_checkpoint", counted)
+        patch.setattr(FusionTrainer, "get_batch_samples", signalled)
+        assert not train(broken, say=_quiet)["finished"]
+    assert saved == [last]
+    resumed = train(broken, resume=True, say=_quiet)
+    assert _rows(broken.output) == [pytest.approx(row, rel=1e-4) for row in _rows(whole.output)]
+    assert resumed["validation_before"] == pytest.approx(result["validation_before"])
+    assert resumed["validation_after"] == pytest.approx(result["validation_after"], rel=1e-4)
+
+
+def test_what_the_trainer_refuses_is_said_before_any_data_is_made(tmp_path: Path, models: tuple[str, str]) -> None:
+    config = _config(tmp_path, models, training={"eval_strategy": "sometimes", "use_cpu": True})
+    with pytest.raises(TrainingError, match="the Trainer refuses"):
+        train(config, say=_quiet)
+    assert not (config.output / "data").exists()
+    with pytest.raises(ConfigError, match=r"training\.label_smoothing_factor: has no effect here"):
+        _config(tmp_path, models, training={"label_smoothing_factor": 0.1})
+
+
+def test_runs_that_share_their_data_may_ask_for_different_limits(tmp_path: Path, models: tuple[str, str]) -> None:
+    corpus = _config(tmp_path, models).corpus.model_dump(mode="json", exclude_none=True)
+    sizes = []
+    for limit in (20, 8):
+        config = _config(tmp_path, models, sources=[], data=str(tmp_path / "data"), corpus={**corpus, "limit": limit})
+        sizes.append((len(Examples(prepare(config, split_corpus(config).train, _quiet))), config))
+    assert sizes[0][0] > sizes[1][0]
+    again = sizes[0][1]
+    lines: list[str] = []
+    prepare(again, split_corpus(again).train, lines.append)
+    assert all(": 0 shards made" in line for line in lines)
+
+
 def test_a_diverging_loss_stops_and_keeps_its_batch(
     tmp_path: Path, models: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,12 +328,9 @@ def test_a_diverging_loss_stops_and_keeps_its_batch(
         assert kept["input_ids"].shape == kept["labels"].shape
 
 
-def test_nothing_to_resume_and_bad_arguments_are_said(tmp_path: Path, models: tuple[str, str]) -> None:
+def test_nothing_to_resume_is_said(tmp_path: Path, models: tuple[str, str]) -> None:
     with pytest.raises(TrainingError, match="no checkpoint"):
         train(_config(tmp_path, models), resume=True, say=_quiet)
-    config = _config(tmp_path, models, training={"eval_strategy": "sometimes", "use_cpu": True})
-    with pytest.raises(TrainingError, match="the Trainer refuses"):
-        train(config, say=_quiet)
 
 
 def test_lora_trains_adapters_and_saves_a_whole_model(tmp_path: Path, models: tuple[str, str]) -> None:

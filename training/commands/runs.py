@@ -189,20 +189,25 @@ def evaluate(
         read_result(run)
     harness = Harness(tasks, tasks_folder) if tasks else None
     chosen = load(runs[0] / "config.yaml", changes or (), training=False)
-    texts = getattr(split_corpus(chosen), split)
+    first = load(runs[0] / "config.yaml", training=False)
+    texts = list(getattr(split_corpus(chosen), split))
     if not texts:
         fail(f"the split {split!r} is empty; see corpus.{split} in the config")
     scores = {}
-    tokenizer = load_tokenizer(chosen.target)
     for label in [*([chosen.target] if before else []), *map(str, runs)]:
         with progress(f"{label} reads {len(texts)} documents") as update:
             if label == chosen.target:
-                scores[label] = score(load_model(label, tokenizer=tokenizer), texts, update)
+                scores[label] = score(load_model(label), texts, update)
                 continue
             made = load(Path(label) / "config.yaml", training=False)
+            if made.corpus != first.corpus:
+                typer.echo(
+                    f"{label} was trained on another corpus or split: it may have seen these documents", err=True
+                )
             if made.kind == "ensemble":
                 scores[label] = score_ensemble(made, texts, update)
             else:
+                tokenizer = load_tokenizer(made.target)  # the one that its probabilities are about
                 scores[label] = score(load_model(str(Path(label) / "model"), tokenizer=tokenizer), texts, update)
     frame = table(scores)
     if plot is not None:
