@@ -88,7 +88,7 @@ class TopK:
         # Relative to the row's best: beside large logits the logarithm of a sum would be rounded away.
         top = values.amax(dim=1, keepdim=True)
         total = (values - top).exp_().sum(dim=1, keepdim=True).log_()
-        _check_totals(total.squeeze(1).cpu().numpy())
+        check_totals(total.squeeze(1).cpu().numpy())
         if k == 0 or k >= kept:
             return cls(None, (values[:, :kept] - top - total).cpu().numpy(), width)
         best, ids = torch.topk(values[:, :kept], k, dim=1)
@@ -101,7 +101,7 @@ class TopK:
         with np.errstate(invalid="ignore", over="ignore"):
             relative = values - top
             total = np.log(np.exp(relative).sum(axis=1, keepdims=True))
-        _check_totals(total[:, 0])
+        check_totals(total[:, 0])
         logprobs = (relative - total)[:, :kept]
         if k == 0 or k >= kept:
             return cls(None, logprobs, logits.shape[1])
@@ -171,7 +171,8 @@ def _best_columns(values: NDArray[Any], k: int) -> NDArray[np.int64]:
     return out
 
 
-def _check_totals(totals: NDArray[Any]) -> None:
+def check_totals(totals: NDArray[Any]) -> None:
+    """Raise `DistributionError` where a row's log-sum-exp says that its logits are none."""
     bad = np.flatnonzero(~np.isfinite(totals))
     if len(bad):
         raise DistributionError(

@@ -45,6 +45,10 @@ def cross_entropies(
     return sources if level == "sequence" else [token_cross_entropies(one, gold) for one in transfers]
 
 
+# Nats of a token that a covered source gives no chance.
+_WORST = 1e4
+
+
 def _min_ce(ce: Floats, temperature: float) -> Floats:
     weights = np.zeros_like(ce)
     weights[ce.argmin(axis=0), np.arange(ce.shape[1])] = 1.0
@@ -52,7 +56,7 @@ def _min_ce(ce: Floats, temperature: float) -> Floats:
 
 
 def _avg_ce(ce: Floats, temperature: float) -> Floats:
-    scores = np.exp(-ce) / temperature  # 0 where a source says nothing (CE is infinite), which has weight 0 below
+    scores = np.exp(-ce) / temperature  # 0 where a source is not covered (CE is infinite), which has weight 0 below
     weights = np.where(np.isfinite(ce), np.exp(scores - scores.max(axis=0)), 0.0)
     return np.asarray(weights / np.maximum(weights.sum(axis=0), 1e-300))
 
@@ -106,6 +110,9 @@ def fusion_weights(
         raise TransferError(f"{len(transfers)} sources need as many cross-entropies, got {len(cross_entropies)}")
     ce = np.stack([np.broadcast_to(np.asarray(value, dtype=np.float64), (count,)) for value in cross_entropies])
     covered = np.stack([t.covered for t in transfers])
+    # What is not covered is infinite; a covered source that says the text is impossible, or of which no cross-entropy
+    # is known, is only worse than all others.
+    ce = np.where(np.isfinite(ce), ce, _WORST)
     weights = RULES[rule](np.where(covered, ce, np.inf), temperature)
     return np.where(covered, weights, 0.0)
 

@@ -45,35 +45,44 @@ class SparseTarget:
         return cls(*(tensor.to(device) for tensor in tensors))
 
 
-def _with_rest(kept: Tensor) -> Tensor:
-    """[n, k] -> [n, k + 1], probabilities with what is missing from 1, nothing below the dtype's resolution."""
-    rest = 1.0 - kept.sum(dim=1, keepdim=True)
-    return torch.cat([kept, rest], dim=1).clamp_min(torch.finfo(kept.dtype).eps)
+# Probabilities and their logarithms, both [n, k + 1] with the rest last. Logarithms are taken before probabilities are
+# rounded: where Q all but rules out what P says, the loss goes on growing and the gradient stays what it is.
+_Both = tuple[Tensor, Tensor]
 
 
-def _terms(p: Tensor, q: Tensor) -> Tensor:
-    return (p * (p.log() - q.log())).sum(dim=1)
+def _with_rest(logs: Tensor, kept: Tensor) -> _Both:
+    """Of the kept entries' log-probabilities [n, k]; entries that are not kept count as nothing, and the rest, which is
+    what is missing from 1, is nothing below the dtype's resolution."""
+    probs = torch.where(kept, logs.exp(), torch.zeros_like(logs))
+    rest = (1.0 - probs.sum(dim=1, keepdim=True)).clamp_min(torch.finfo(logs.dtype).eps)
+    logs = torch.where(kept, logs, torch.zeros_like(logs))
+    return torch.cat([probs, rest], dim=1), torch.cat([logs, rest.log()], dim=1)
 
 
-def _forward_kl(p: Tensor, q: Tensor) -> Tensor:
-    return _terms(p, q)
+def _terms(a: _Both, log_b: Tensor) -> Tensor:
+    return (a[0] * (a[1] - log_b)).sum(dim=1)
 
 
-def _reverse_kl(p: Tensor, q: Tensor) -> Tensor:
-    return _terms(q, p)
+def _forward_kl(p: _Both, q: _Both) -> Tensor:
+    return _terms(p, q[1])
 
 
-def _jensen_shannon(p: Tensor, q: Tensor) -> Tensor:
-    middle = (p + q) / 2
-    return (_terms(p, middle) + _terms(q, middle)) / 2
+def _reverse_kl(p: _Both, q: _Both) -> Tensor:
+    return _terms(q, p[1])
 
 
-def _cross_entropy(p: Tensor, q: Tensor) -> Tensor:
-    return -(p * q.log()).sum(dim=1)
+def _jensen_shannon(p: _Both, q: _Both) -> Tensor:
+    middle = (p[0] + q[0]) / 2
+    log_middle = torch.where(middle > 0, middle, torch.ones_like(middle)).log()
+    return (_terms(p, log_middle) + _terms(q, log_middle)) / 2
 
 
-# D of P and Q, both [n, k + 1] with the rest last, in nats: [n].
-DIVERGENCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+def _cross_entropy(p: _Both, q: _Both) -> Tensor:
+    return -(p[0] * q[1]).sum(dim=1)
+
+
+# D of P and Q in nats: [n].
+DIVERGENCES: dict[str, Callable[[_Both, _Both], Tensor]] = {
     "ce": _cross_entropy,
     "forward_kl": _forward_kl,
     "reverse_kl": _reverse_kl,
@@ -164,8 +173,8 @@ def fusion_loss(
 class _Losses(torch.autograd.Function):  # type: ignore[misc]
     """Sums of CLM and of D. Forward keeps only [n] and [n, k] tensors; backward writes the logits' gradient in chunks.
 
-    D is a function f of the k kept probabilities q_c (the rest is 1 less their sum), so with g = df/dq the gradient by
-    logit j is `[j kept] g_j q_j - q_j sum_c g_c q_c`, divided by the temperature.
+    D is a function f of the k kept log-probabilities l_c (the rest is 1 less the sum of their q_c), so with g = df/dl
+    the gradient by logit j is `[j kept] g_j - q_j sum_c g_c`, divided by the temperature.
     """
 
     @staticmethod
@@ -192,23 +201,22 @@ class _Losses(torch.autograd.Function):  # type: ignore[misc]
         at_gold = logits.gather(1, gold[:, None])[:, 0].to(kind)
         clm = torch.where(counted, norm - at_gold, torch.zeros_like(norm)).sum()
         with torch.enable_grad():
-            q = torch.exp(logits.gather(1, ids).to(kind) / temperature - warm[:, None])
-            q = torch.where(probs > 0, q, torch.zeros_like(q)).detach().requires_grad_()
-            each = DIVERGENCES[divergence](_with_rest(probs), _with_rest(q))
+            kept = probs > 0
+            logs = (logits.gather(1, ids).to(kind) / temperature - warm[:, None]).detach().requires_grad_()
+            each = DIVERGENCES[divergence](_with_rest(probs.log(), kept), _with_rest(logs, kept))
             distance = torch.where(active, each, torch.zeros_like(each)).sum()
-            (slope,) = torch.autograd.grad(distance, q)
-        weighted = slope * q.detach()
-        ctx.save_for_backward(logits, gold, ids, weighted, norm, warm, counted)
+            (slope,) = torch.autograd.grad(distance, logs)
+        ctx.save_for_backward(logits, gold, ids, slope, norm, warm, counted)
         ctx.temperature, ctx.chunk = temperature, chunk
         return clm, distance.detach()
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        logits, gold, ids, weighted, norm, warm, counted = ctx.saved_tensors
+        logits, gold, ids, slope, norm, warm, counted = ctx.saved_tensors
         by_clm, by_distance = (grad.to(norm.dtype) for grad in grads)
         out = torch.empty_like(logits)
         a = by_clm * counted.to(norm.dtype)
-        kept = by_distance * weighted / ctx.temperature
+        kept = by_distance * slope / ctx.temperature
         b = -kept.sum(dim=1)
         for start in range(0, len(logits), ctx.chunk):
             rows = slice(start, start + ctx.chunk)

@@ -106,3 +106,13 @@ def test_weights_go_by_what_the_level_says() -> None:
     assert cross_entropies("sequence", [1.0, 2.0], [], np.zeros(0, np.int64)) == [1.0, 2.0]
     with pytest.raises(TransferError, match="unknown level 'word'"):
         cross_entropies("word", [1.0], [], np.zeros(0, np.int64))
+
+
+@pytest.mark.parametrize("rule", ["min_ce", "avg_ce"])
+@pytest.mark.parametrize("unknown", [np.nan, np.inf])
+def test_a_source_without_a_cross_entropy_is_only_worse(rule: str, unknown: float) -> None:
+    both, second = [_made_up(0), _made_up(1)], [_made_up(0, uncovered=(0, 1, 2, 3)), _made_up(1)]
+    weights = fusion_weights(both, rule, [1.0, unknown])
+    assert (weights[0] > weights[1]).all() and weights.sum(axis=0) == pytest.approx(1.0)
+    assert fusion_weights(both, rule, [unknown, unknown]).sum(axis=0) == pytest.approx(1.0)
+    assert fusion_weights(second, rule, [unknown, unknown])[1] == pytest.approx(1.0)

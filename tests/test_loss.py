@@ -146,3 +146,18 @@ def test_an_id_out_of_range_is_named() -> None:
     logits, gold, target, _ = _inputs(1)
     with pytest.raises(TransferError, match="0 to 10; got"):
         fusion_loss(logits, gold + V, target)
+
+
+@pytest.mark.parametrize("divergence", ["ce", "forward_kl"])
+@pytest.mark.parametrize("gap", [10.0, 14.0, 30.0, 80.0])
+def test_where_the_target_rules_out_what_p_says_the_gradient_stays(divergence: str, gap: float) -> None:
+    """In float32, in which the probability itself is rounded away: it is there that the loss is needed most."""
+    logits = torch.zeros(1, 50)
+    logits[0, 7] = -gap
+    logits.requires_grad_()
+    p = SparseTarget(torch.tensor([[7]]), torch.tensor([[0.9]]), torch.ones(1, dtype=torch.bool))
+    found = fusion_loss(logits, torch.tensor([3]), p, lam=0.0, divergence=divergence)
+    found.total.backward()
+    assert float(logits.grad[0, 7]) == pytest.approx(-0.9, abs=1e-3)
+    entropy = 0.9 * np.log(0.9) + 0.1 * np.log(0.1) if divergence == "forward_kl" else 0.0
+    assert found.total.item() == pytest.approx(0.9 * (gap + np.log(49)) + entropy, abs=1e-2)

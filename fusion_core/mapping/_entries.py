@@ -70,7 +70,8 @@ def empty_table(source: Tokenizer) -> Table:
 def map_roles(table: Table, source: Tokenizer, target: Tokenizer) -> None:
     """Send bos, eos, pad and unk to the target's token of the same role, and other special tokens to one of the same
     name; what has neither stays unmapped."""
-    for role, i in source.vocabulary.roles.items():
+    # Of a token that is both bos and eos only the end is ever predicted.
+    for role, i in sorted(source.vocabulary.roles.items(), key=lambda item: item[0] != "eos"):
         j = target.vocabulary.roles.get(role)
         if j is not None and table.best[i] < 0:
             table.best[i], table.distance[i], table.ties[i] = j, 0, 1

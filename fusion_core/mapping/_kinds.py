@@ -18,6 +18,9 @@ from fusion_core.mapping._statistical import statistical
 from fusion_core.tokenizers import Tokenizer
 from fusion_core.workspace import cache_path, digest
 
+# Of what is computed: mappings that an older program kept are made anew.
+_REVISION = "2"
+
 # Each kind and what to say about it; `--help` and the app's menu read this table.
 KINDS: dict[str, str] = {
     "hard": "identical entries only; the rest is lost",
@@ -82,7 +85,15 @@ def map_vocabulary(
         kind, form, source.name, target.name, source.fingerprint, target.fingerprint, corpus, _version()
     )
     key = digest(
-        kind, form, source.fingerprint, target.fingerprint, corpus, how, str(_storage.VERSION), provenance.version
+        kind,
+        form,
+        source.fingerprint,
+        target.fingerprint,
+        corpus,
+        how,
+        str(_storage.VERSION),
+        _REVISION,
+        provenance.version,
     )
     path = cache_path("mapping", key[:32], ".parquet")
     if cache and path.exists():

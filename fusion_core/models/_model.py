@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion_core.distributions import TopK
+from fusion_core.distributions import TopK, check_totals
 from fusion_core.errors import ModelError
 from fusion_core.mapping import Progress
 from fusion_core.models._selection import Selection
@@ -138,6 +138,7 @@ class Model:
             rows = logits[first : first + len(gold)].float()
             chosen = torch.from_numpy(gold.astype(np.int64)).to(rows.device)
             total = torch.logsumexp(rows, dim=1)
+            check_totals(total.cpu().numpy())
             nats = total - rows.gather(1, chosen[:, None])[:, 0]
             best, at = rows[:, : self.tokenizer.size].max(dim=1)
             place = slice(begin + first - lead, begin + first - lead + len(gold))

@@ -41,6 +41,9 @@ _PRE_TOKENIZERS = {
     "tekken": ("tekken", False),
 }
 
+# Byte-level tokenizers that put bos in front where the file does not say, as in llama.cpp.
+_BEGIN_WITH_BOS = ("llama3", "llama-v3", "llama-bpe")
+
 _ROLE_KEYS = {"bos": "bos_token_id", "eos": "eos_token_id", "pad": "padding_token_id", "unk": "unknown_token_id"}
 
 
@@ -49,7 +52,8 @@ def define_file(path: Path) -> Definition:
     fields = _fields(path)
     model = fields.get("model")
     if model == "gpt2":
-        return replace(_byte_level(fields), adds_bos=bool(fields.get("add_bos_token", False)))
+        usual = fields.get("pre") in _BEGIN_WITH_BOS
+        return replace(_byte_level(fields), adds_bos=bool(fields.get("add_bos_token", usual)))
     if model in ("llama", "t5"):
         definition = _sentencepiece.define(_as_sentencepiece(fields, unigram=model == "t5"))
         return replace(definition, adds_bos=bool(fields.get("add_bos_token", model == "llama")))

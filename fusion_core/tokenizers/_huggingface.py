@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -193,8 +193,9 @@ def _vocabulary(definition: Json, spelling: Spelling, config: Json) -> Vocabular
     return Vocabulary.build(names, canonical, kinds, roles)
 
 
-def _adds_bos(source: Json, config: Mapping[str, Any]) -> bool:
-    """What the configuration states, or else whether the post-processor puts the bos token in front."""
+def _adds_bos(source: Json, config: Mapping[str, Any], guessed: Callable[[], str | None]) -> bool:
+    """What the configuration states, or else whether the post-processor puts the bos token in front: that of the
+    configuration, or the `guessed` one."""
     stated = config.get("add_bos_token")
     if isinstance(stated, bool):
         return stated
@@ -204,7 +205,7 @@ def _adds_bos(source: Json, config: Mapping[str, Any]) -> bool:
         single = node.get("single")
         if isinstance(single, list) and single and isinstance(single[0], dict):
             first = single[0].get("SpecialToken")
-            return isinstance(first, dict) and first.get("id") == bos
+            return isinstance(first, dict) and first.get("id") == (bos or guessed())
     return False
 
 
@@ -222,10 +223,15 @@ def define(source: Json, config: Mapping[str, Any]) -> Definition:
     }
     spelling = _spelling(definition)
     special = {role: config[role] for role in ("bos_token", "eos_token", "pad_token", "unk_token") if config.get(role)}
+
+    def bos() -> str | None:
+        vocabulary = _vocabulary(definition, spelling, special)
+        return vocabulary.pieces[vocabulary.roles["bos"]] if "bos" in vocabulary.roles else None
+
     return Definition(
         kind=_kind_name(model, spelling),
         identity=json.dumps([definition, special], sort_keys=True).encode(),
         vocabulary=lambda: _vocabulary(definition, spelling, special),
         backend=lambda: HuggingFaceBackend(definition),
-        adds_bos=_adds_bos(source, config),
+        adds_bos=_adds_bos(source, config, bos),
     )

@@ -50,6 +50,19 @@ class Backend(Protocol):
         ...
 
 
+def _with_bos(file: bytes, piece: str, number: int) -> bytes:
+    """A `tokenizer.json` that puts bos in front of a text; transformers looks there and not at `add_bos_token`."""
+    bos = {"SpecialToken": {"id": piece, "type_id": 0}}
+    texts = [{"Sequence": {"id": name, "type_id": 0}} for name in "AB"]
+    template = {
+        "type": "TemplateProcessing",
+        "single": [bos, texts[0]],
+        "pair": [bos, *texts],
+        "special_tokens": {piece: {"id": piece, "ids": [number], "tokens": [piece]}},
+    }
+    return json.dumps({**json.loads(file), "post_processor": template}, ensure_ascii=False).encode()
+
+
 @dataclass(frozen=True, repr=False)
 class Tokenizer:
     """A loaded tokenizer; `load_tokenizer` makes one.
@@ -162,6 +175,9 @@ class Tokenizer:
         if files:
             roles = {f"{role}_token": self.piece(i) for role, i in self.vocabulary.roles.items()}
             config = {"tokenizer_class": "PreTrainedTokenizerFast", **roles, "add_bos_token": self.adds_bos}
+            if "tokenizer.json" in files and self.adds_bos and "bos" in self.vocabulary.roles:
+                bos = self.vocabulary.roles["bos"]
+                files = {**files, "tokenizer.json": _with_bos(files["tokenizer.json"], self.piece(bos), bos)}
             files = {**files, "tokenizer_config.json": json.dumps(config, ensure_ascii=False, indent=1).encode()}
         try:
             for name, data in files.items():

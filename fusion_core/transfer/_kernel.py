@@ -65,11 +65,13 @@ def best_first(indptr, ids, probs, k, least):  # type: ignore[no-untyped-def]
 def carry(rows, ids, probs, tails, dense, indptr, target_ids, weights, exact, size, first_wins):  # type: ignore[no-untyped-def]
     """Distributions through a sparse mapping (`indptr`, `target_ids`, `weights`), for the chosen rows (-1 for none).
 
-    With `first_wins` a target keeps what it is given first, and the rest is lost; entries come best first then.
+    With `first_wins` a target keeps what its most probable entry gives (of equal ones that with the lowest id), and the
+    rest is lost; entries come best first then, or `dense`, in the order of their ids.
     Returns indptr int64[m + 1], ids int32, masses float32, ledger float64[m, 5].
     """
     m, k = len(rows), probs.shape[1]
     total = np.zeros(size)
+    best = np.zeros(size, probs.dtype)  # of dense entries the greatest probability that goes to each target
     touched = np.empty(size, np.int64)
     starts = np.zeros(m + 1, np.int64)
     out_ids = np.empty(max(1024, m * min(k, 64)), np.int32)
@@ -83,6 +85,10 @@ def carry(rows, ids, probs, tails, dense, indptr, target_ids, weights, exact, si
             starts[i + 1] = used
             continue
         count = 0
+        if first_wins and dense:
+            for c in range(min(k, len(exact))):
+                for at in range(indptr[c], indptr[c + 1]):
+                    best[target_ids[at]] = max(best[target_ids[at]], probs[row, c])
         for c in range(k):
             p = np.float64(probs[row, c])
             s = np.int64(c) if dense else np.int64(ids[row, c])
@@ -95,6 +101,8 @@ def carry(rows, ids, probs, tails, dense, indptr, target_ids, weights, exact, si
             for at in range(indptr[s], indptr[s + 1]):
                 target = target_ids[at]
                 mass = p * weights[at]
+                if first_wins and dense and probs[row, c] < best[target]:
+                    continue
                 if total[target] == 0.0:
                     touched[count] = target
                     count += 1
@@ -104,6 +112,9 @@ def carry(rows, ids, probs, tails, dense, indptr, target_ids, weights, exact, si
                 given += mass
             ledger[i, 0 if exact[s] else 2] += given
             ledger[i, 4] += max(0.0, p - given)
+        if first_wins and dense:
+            for c in range(count):
+                best[touched[c]] = 0.0
         ledger[i, 3] += tails[row]
         if used + count > len(out_ids):
             grown_ids = np.empty(max(2 * len(out_ids), used + count), np.int32)

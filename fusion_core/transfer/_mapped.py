@@ -33,6 +33,9 @@ def fusellm(source: Predictions, target: Encoding, mapping: VocabularyMapping) -
     `fusion_core.compat.fusellm` does that; here probabilities stay true, and such positions count as not covered.
     """
     mapping.check_tokenizers(source.encoding.tokenizer, target.tokenizer)
+    if not len(source.encoding) or not len(target):  # nothing to warp along: a text that one side drops
+        rows = np.full(max(0, len(target) - 1), -1, dtype=np.int64)
+        return _carry(f"fusellm-{mapping.kind}", source, rows, mapping, first_wins=True)
     alignment = align(source.encoding, target, method="dtw", compare="pieces")
     edges = alignment.edges
     count = len(target)

@@ -276,3 +276,35 @@ class TestCache:
         (tmp_path / "file").write_text("")
         monkeypatch.setenv("FUSESCOPE_WORKSPACE", str(tmp_path / "file" / "below"))
         assert load_tokenizer(tiny.train("byte-bpe", tmp_path)).size > 256
+
+
+@pytest.fixture
+def with_bos(tmp_path: Path) -> Path:
+    """A tokenizer.json that puts its bos in front, and no configuration beside it."""
+    path = tiny.train("byte-bpe", tmp_path)
+    value = json.loads(path.read_text(encoding="utf-8"))
+    number = 1 + max(value["model"]["vocab"].values())
+    number = max([number, *(token["id"] + 1 for token in value["added_tokens"])])
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    value["added_tokens"].append({"id": number, "content": "<s>", "special": True, **flags})
+    first, text = {"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}
+    value["post_processor"] = {
+        "type": "TemplateProcessing", "single": [first, text], "pair": [first, text],
+        "special_tokens": {"<s>": {"id": "<s>", "ids": [number], "tokens": ["<s>"]}},
+    }  # fmt: skip
+    path.write_text(json.dumps(value), encoding="utf-8")
+    return path
+
+
+def test_a_bos_is_put_in_front_without_a_configuration_and_after_saving_for_transformers_too(
+    with_bos: Path, tmp_path: Path
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    tokenizer = load_tokenizer(with_bos)
+    assert tokenizer.adds_bos
+    tokenizer.save(tmp_path / "saved")
+    again = load_tokenizer(str(tmp_path / "saved"))
+    theirs = transformers.AutoTokenizer.from_pretrained(str(tmp_path / "saved"))
+    ids = tokenizer.encode("the quick fox").ids.tolist()
+    assert again.adds_bos and again.vocabulary.roles == tokenizer.vocabulary.roles
+    assert theirs("the quick fox")["input_ids"] == [tokenizer.vocabulary.roles["bos"], *ids]
