@@ -184,7 +184,7 @@ def test_each_run_is_judged_in_its_own_tokens(tmp_path: Path, models: tuple[str,
         train(config, say=_quiet)
         runs.append(str(config.output))
     found = []
-    for chosen in (runs, runs[::-1], runs[:1], runs[1:]):
+    for chosen in (runs, runs[1:]):
         done = fusescope("evaluate", *chosen, "--split", "train", "--format", "json")
         assert done.returncode == 0, done.stderr
         found.append({row["model"]: row["bits per byte"] for row in json.loads(done.stdout)})
