@@ -45,10 +45,6 @@ def cross_entropies(
     return sources if level == "sequence" else [token_cross_entropies(one, gold) for one in transfers]
 
 
-# Nats of a token that a covered source gives no chance.
-_WORST = 1e4
-
-
 def _min_ce(ce: Floats, temperature: float) -> Floats:
     weights = np.zeros_like(ce)
     weights[ce.argmin(axis=0), np.arange(ce.shape[1])] = 1.0
@@ -112,7 +108,7 @@ def fusion_weights(
     covered = np.stack([t.covered for t in transfers])
     # What is not covered is infinite; a covered source that says the text is impossible, or of which no cross-entropy
     # is known, is only worse than all others.
-    ce = np.where(np.isfinite(ce), ce, _WORST)
+    ce = np.where(np.isfinite(ce), ce, np.finfo(np.float64).max)
     weights = RULES[rule](np.where(covered, ce, np.inf), temperature)
     return np.where(covered, weights, 0.0)
 

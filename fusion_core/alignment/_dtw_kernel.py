@@ -17,18 +17,11 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from fusion_core.kernels import (
-    WORD,
-    class_masks,
-    clear_pattern,
-    distance_at_least,
-    distance_of_long,
-    distance_to_pattern,
-    set_pattern,
-)
+from fusion_core.alignment._dtw_bounds import cheapest, rests_of_sides, row_behind
+from fusion_core.alignment._dtw_pairs import UNKNOWN, known_pairs, pair_code, without_distance
+from fusion_core.kernels import WORD, class_masks, clear_pattern, set_pattern
 
 DIAGONAL, UP, LEFT = 0, 1, 2
-UNKNOWN = -1
 
 # Pair codes kept at a time, and moves (one byte each) before the kernel falls back to computing blocks again.
 COST_CELLS = 12_000_000
@@ -39,55 +32,6 @@ REST_CELLS = 8_000_000
 # whether the run backwards pays.
 DISTANCE_TIME, _CELL_TIME = 24, 2
 _BLOCK = 128
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _contains(codes, a0, a1, b0, b1):  # type: ignore[no-untyped-def]
-    """Whether string a holds string b."""
-    width = b1 - b0
-    for at in range(a0, a1 - width + 1):
-        k = 0
-        while k < width and codes[at + k] == codes[b0 + k]:
-            k += 1
-        if k == width:
-            return True
-    return False
-
-
-@njit(cache=True, nogil=True)
-def _pair_code(codes, offsets, u, v, containment, masks, ready, scratch):  # type: ignore[no-untyped-def]
-    """`2 * distance + contained` of two distinct tokens, neither empty. `ready`: `masks` holds token u."""
-    a0, a1, b0, b1 = offsets[u], offsets[u + 1], offsets[v], offsets[v + 1]
-    if ready:
-        distance = distance_to_pattern(a1 - a0, masks, codes, b0, b1, 1 << 40)
-    else:
-        distance = distance_of_long(codes, a0, a1, codes, b0, b1, scratch)
-    contained = 0
-    if containment and (_contains(codes, a0, a1, b0, b1) or _contains(codes, b0, b1, a0, a1)):
-        contained = 1
-    return 2 * distance + contained
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _known(u, pairs, owners):  # type: ignore[no-untyped-def]
-    """What is known of the pairs of token u with each other one: a code, less a lower bound of one, or `UNKNOWN`."""
-    slot = u % pairs.shape[0]
-    if owners[slot] != u:
-        owners[slot] = u
-        pairs[slot, :] = UNKNOWN
-        pairs[slot, u] = 0
-    return pairs[slot]
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _without_distance(a_length, b_length, a_mask, b_mask, containment):  # type: ignore[no-untyped-def]
-    """What lengths and classes of characters say of a pair of distinct tokens, to be kept in `_known`."""
-    longer = max(a_length, b_length)
-    if min(a_length, b_length) == 0:
-        return 2 * longer + containment
-    gap = distance_at_least(a_length, b_length, a_mask, b_mask)  # distinct strings are one edit apart at least
-    # Not one character in common: every one of the longer string is an edit.
-    return 2 * longer if a_mask & b_mask == 0 else -2 * max(1, gap) - containment
 
 
 @njit(cache=True, nogil=True)
@@ -102,7 +46,7 @@ def _row(  # type: ignore[no-untyped-def]
     Returns the first and the last column kept, and how many cells were computed.
     """
     a0, a1 = offsets[u], offsets[u + 1]
-    costs = _known(u, pairs, owners)
+    costs = known_pairs(u, pairs, owners)
     ready = False
     begin = max(low, first)
     diagonal = row[begin]
@@ -123,7 +67,7 @@ def _row(  # type: ignore[no-untyped-def]
         if code < 0:
             v = target[k]
             if code == UNKNOWN:
-                code = _without_distance(a1 - a0, lengths[v], classes[u], classes[v], containment)
+                code = without_distance(a1 - a0, lengths[v], classes[u], classes[v], containment)
                 costs[v] = code
             if code < 0:
                 code = -code
@@ -132,7 +76,7 @@ def _row(  # type: ignore[no-untyped-def]
                     if not ready and a1 - a0 <= WORD:
                         set_pattern(codes, a0, a1, masks)
                         ready = True
-                    code = _pair_code(codes, offsets, u, v, containment, masks, ready, scratch)
+                    code = pair_code(codes, offsets, u, v, containment, masks, ready, scratch)
                     costs[v] = code
         limit = edge if inside else k
         while True:
@@ -164,132 +108,6 @@ def _row(  # type: ignore[no-untyped-def]
         row[kept_high + 2] = infinity
         row[kept_low] = infinity
     return kept_low, kept_high, j - begin
-
-
-@njit(cache=True, nogil=True)
-def _row_behind(  # type: ignore[no-untyped-def]
-    u, target, row, low, high, infinity, lengths, classes, containment, pairs, owners, filled, price, least, before,
-    bound, rests, shift,
-):  # fmt: skip
-    """One row of the recurrence from the end over lower bounds, in place in `row[0 : m + 1]`, where `row[j]` is column
-    j, this row's own cost included.
-
-    `low`, `high`: the columns kept in the row below. A cell is kept if its value + `before[j]` is at most `bound`.
-    The lower bound of what is left behind column j goes to `rests[j + shift]`. `least`: scratch of m values; `filled`:
-    which tokens' pairs are all known, a bound at least.
-    Returns the first and the last column kept, and the first one computed.
-    """
-    known = _known(u, pairs, owners)
-    if not filled[u]:
-        filled[u] = len(pairs) == len(lengths)
-        length, mask = lengths[u], classes[u]
-        for v in range(len(known)):
-            code = _without_distance(length, lengths[v], mask, classes[v], containment)
-            known[v] = code if known[v] == UNKNOWN else known[v]
-    m = len(target)
-    begin, end = np.uint64(max(low - 1, 0)), np.uint64(min(high, m - 1) + 1)
-    shift, one = np.uint64(shift), np.uint64(1)
-    # Three loops, since only the middle one must go step by step.
-    for j in range(begin, end):
-        least[j] = price[np.uint32(abs(known[target[j]]))]
-        rests[j + shift] = min(row[j], row[j + one])
-    right = infinity
-    for k in range(end - begin):
-        at = end - one - np.uint64(k)
-        best = min(rests[at + shift], right)
-        rests[at + shift] = best
-        right = best + least[at]
-        row[at] = right
-    row[end] = infinity
-    for j in range(begin, end):
-        if row[j] + before[j] > bound:
-            row[j] = infinity
-    # Beyond the row below only steps to the right remain.
-    leftmost = np.int64(begin)
-    while leftmost > 0 and row[leftmost] < infinity:
-        right = row[leftmost]
-        leftmost -= 1
-        rests[np.uint64(leftmost) + shift] = right
-        value = right + price[abs(known[target[leftmost]])]
-        row[leftmost] = value if value + before[leftmost] <= bound else infinity
-    kept_low, kept_high = leftmost, np.int64(end) - 1
-    while kept_low <= kept_high and row[kept_low] >= infinity:
-        kept_low += 1
-    while kept_high >= kept_low and row[kept_high] >= infinity:
-        kept_high -= 1
-    return kept_low, kept_high, leftmost
-
-
-@njit(cache=True, nogil=True)
-def _cheapest(  # type: ignore[no-untyped-def]
-    sequence, here, there, offsets, codes, classes, masks, scratch, price
-):
-    """The least that each token of a sequence can cost: nothing if the other side has it too, else the price of the
-    least distance to any token of the other side.
-
-    `here`, `there`: bool[distinct], the tokens of this side and of the other.
-    """
-    distinct = len(offsets) - 1
-    others = np.flatnonzero(there)
-    nearest = np.zeros(distinct, np.int64)
-    for u in range(distinct):
-        if not here[u] or there[u]:
-            continue
-        a0, a1 = offsets[u], offsets[u + 1]
-        short = 0 < a1 - a0 <= WORD
-        if short:
-            set_pattern(codes, a0, a1, masks)
-        best = np.int64(1) << 40
-        for v in others:
-            b0, b1 = offsets[v], offsets[v + 1]
-            if distance_at_least(a1 - a0, b1 - b0, classes[u], classes[v]) < best:
-                if short:
-                    distance = distance_to_pattern(a1 - a0, masks, codes, b0, b1, best - 1)
-                elif a0 == a1:
-                    distance = b1 - b0
-                else:
-                    distance = distance_of_long(codes, a0, a1, codes, b0, b1, scratch)
-                if distance < best:
-                    best = distance
-                    if best <= 1:
-                        break
-        nearest[u] = best
-        if short:
-            clear_pattern(codes, a0, a1, masks)
-    least = np.zeros(len(sequence), price.dtype)
-    for k in range(len(sequence)):
-        # An odd code is a pair of which one contains the other: the cheapest such a distance can be.
-        code = 2 * nearest[sequence[k]]
-        least[k] = min(price[code], price[code + 1])
-    return least
-
-
-@njit(cache=True, nogil=True)
-def _rests(least_source, least_target, shares):  # type: ignore[no-untyped-def]
-    """Lower bounds of what is left behind cell (i, j), as `rest_source[i + 1] + rest_target[j + 1]`.
-
-    Every row and every column is entered once. A diagonal step enters both and costs at least
-    `max(least_source[i], least_target[j])`, which is at least `max(least_source[i] - t, 0) + min(least_target[j], t)`
-    for any t; a straight step enters one and costs at least that one's part. So these parts may be added up over rows
-    and columns. The t of `shares`, and the side it is taken from, that give the highest bound at the start are used.
-    """
-    n, m = len(least_source), len(least_target)
-    rest_source = np.zeros(n + 1, shares.dtype)
-    rest_target = np.zeros(m + 1, shares.dtype)
-    part_source = np.zeros(n + 1, shares.dtype)
-    part_target = np.zeros(m + 1, shares.dtype)
-    for t in shares:
-        for swapped in (False, True):
-            for k in range(n - 1, -1, -1):
-                x = least_source[k]
-                part_source[k] = part_source[k + 1] + (min(x, t) if swapped else x - min(x, t))
-            for k in range(m - 1, -1, -1):
-                x = least_target[k]
-                part_target[k] = part_target[k + 1] + (x - min(x, t) if swapped else min(x, t))
-            if part_source[0] + part_target[0] > rest_source[0] + rest_target[0]:
-                rest_source[:] = part_source
-                rest_target[:] = part_target
-    return rest_source, rest_target
 
 
 @njit(cache=True, nogil=True)
@@ -348,9 +166,9 @@ def warp(  # type: ignore[no-untyped-def]
     classes = class_masks(codes, offsets)
     masks = np.zeros(alphabet, np.uint64)
     scratch = np.empty(longest + 1, np.int64)
-    rest_source, rest_target = _rests(
-        _cheapest(source, in_source, in_target, offsets, codes, classes, masks, scratch, price),
-        _cheapest(target, in_target, in_source, offsets, codes, classes, masks, scratch, price),
+    rest_source, rest_target = rests_of_sides(
+        cheapest(source, in_source, in_target, offsets, codes, classes, masks, scratch, price),
+        cheapest(target, in_target, in_source, offsets, codes, classes, masks, scratch, price),
         shares,
     )
     slots = max(1, min(distinct, cost_cells // distinct))
@@ -421,7 +239,7 @@ def warp(  # type: ignore[no-untyped-def]
             break
         shifts[i] = top - min(high, m - 1)
         limits[i] = bound
-        firsts[i], lasts[i], begun = _row_behind(
+        firsts[i], lasts[i], begun = row_behind(
             source[i], target, row, low, high, infinity, lengths, classes, containment, pairs, owners, filled, price,
             least, before, bound - (rest_source[0] - rest_source[i]), rests, shifts[i],
         )  # fmt: skip

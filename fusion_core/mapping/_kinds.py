@@ -84,17 +84,8 @@ def map_vocabulary(
     provenance = Provenance(
         kind, form, source.name, target.name, source.fingerprint, target.fingerprint, corpus, _version()
     )
-    key = digest(
-        kind,
-        form,
-        source.fingerprint,
-        target.fingerprint,
-        corpus,
-        how,
-        str(_storage.VERSION),
-        _REVISION,
-        provenance.version,
-    )
+    made_by = f"{_storage.VERSION}.{_REVISION}/{provenance.version}"
+    key = digest(kind, form, source.fingerprint, target.fingerprint, corpus, how, made_by)
     path = cache_path("mapping", key[:32], ".parquet")
     if cache and path.exists():
         try:

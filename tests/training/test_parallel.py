@@ -47,21 +47,26 @@ def _same(a: Config, b: Config, rel: float = 1e-4) -> None:
     assert list(left.values()) == pytest.approx(list(right.values()), rel=rel)
 
 
+def _in_two_processes(module: str, config: Path, *options: str) -> None:
+    launch = ["torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29511", "-m", module, str(config)]
+    found = subprocess.run(
+        [sys.executable, "-m", *launch, *options],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert found.returncode == 0, found.stderr[-20_000:]
+
+
 def test_two_processes_have_the_losses_of_one(tmp_path: Path, models: tuple[str, str]) -> None:
     one = _run(tmp_path, models, "one")
     train(one, say=_quiet)
     two = _run(tmp_path, models, "two", training={"per_device_train_batch_size": 2})
     path = tmp_path / "two.yaml"
     path.write_text(dump(two), encoding="utf-8")
-    launch = ["torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29511", "-m", "training", str(path)]
-    found = subprocess.run(
-        [sys.executable, "-m", *launch],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert found.returncode == 0, found.stderr[-20_000:]
+    _in_two_processes("training", path)
     _same(one, two)
     rows = [json.loads(line) for line in (two.output / "metrics.jsonl").read_text().splitlines()]
     ours = [json.loads(line) for line in (one.output / "metrics.jsonl").read_text().splitlines()]
@@ -78,16 +83,7 @@ def test_a_signal_to_one_process_stops_all_of_them_after_the_same_step(tmp_path:
     path = tmp_path / "two.yaml"
     path.write_text(dump(two), encoding="utf-8")
     for module, options in (("tests.support.one_process_is_stopped", []), ("training", ["--resume"])):
-        launch = ["torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29515", "-m", module, str(path)]
-        found = subprocess.run(
-            [sys.executable, "-m", *launch, *options],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            cwd=Path(__file__).parents[2],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        assert found.returncode == 0, found.stderr[-20_000:]
+        _in_two_processes(module, path, *options)
         if not options:
             assert [p.name for p in (two.output / "checkpoints").iterdir()] == ["checkpoint-2"]
             assert not (two.output / "run.json").exists()
