@@ -204,14 +204,15 @@ def _show_position(scene: Scene, methods: Sequence[str], source: int, fused: Tra
     position, gold = token - 1, int(encoding.ids[token])
     places = find_places(theirs, encoding)
     row, pending, end = int(places.row[position]), int(places.pending[position]), int(places.ends[position])
-    before = show_bytes(encoding.data[max(0, end - 60) : end], invisible=True)
+    read = int(encoding.ends[position])
+    before = show_bytes(encoding.data[max(0, read - 60) : read], invisible=True)
     data = encoding.canonical[token] or encoding.data[encoding.starts[token] : encoding.ends[token]]
     st.markdown("What comes next? The text goes on with the token between ⟦ and ⟧, which is orange below.")
-    st.code(f"{'…' if end > 60 else ''}{before}⟦{show_bytes(data, invisible=True)}⟧", language=None, wrap_lines=True)
+    st.code(f"{'…' if read > 60 else ''}{before}⟦{show_bytes(data, invisible=True)}⟧", language=None, wrap_lines=True)
     name = scene.names[source]
     panels = []
     if row >= 0:
-        unread = show_bytes(encoding.data[pending:end], invisible=True)
+        unread = show_bytes(places.text[pending:end], invisible=True)
         note = f"{name} itself" + (f", before “{unread[:12]}”" if unread else "")
         gold_source = theirs.encoding.ids[row] if row < len(theirs.encoding) else None
         panels.append(_own_panel(drawn(note), theirs, row, None if gold_source is None else int(gold_source)))

@@ -58,10 +58,15 @@ class Model:
         return self.tokenizer.roles.get("bos") if self.tokenizer.adds_bos else None
 
     @property
+    def positions(self) -> int | None:
+        """Tokens that it can read at once at most, None where its configuration names no limit."""
+        longest = getattr(self.network.config, "max_position_embeddings", None)
+        return int(longest) if longest else None
+
+    @property
     def window(self) -> int:
         """Tokens that are read at once."""
-        longest = getattr(self.network.config, "max_position_embeddings", None)
-        return min(WINDOW, int(longest)) if longest else WINDOW
+        return min(WINDOW, self.positions or WINDOW)
 
     @cached_property
     def _selection(self) -> Selection:

@@ -67,8 +67,10 @@ class Selection:
     def _agreeing(self, values: Any, total: Any, plain: TopK, encoding: Encoding, first: int) -> Found:
         """The entries that agree with the text, but for those without a chance: an entry needs a better score than the
         least of `plain`."""
-        starts = encoding.starts[first : first + len(plain)].astype(np.int64)
-        text = np.frombuffer(encoding.data, dtype=np.uint8)
+        added = encoding.added_spaces  # which only the first token spells
+        starts = encoding.starts[first : first + len(plain)].astype(np.int64) + added
+        starts[: 1 if first == 0 else 0] = 0
+        text = np.frombuffer(b" " * added + encoding.data, dtype=np.uint8)
         entries = self._entries
         ranges = prefix_ranges(entries.buffer, entries.offsets, text, starts, _DEPTH)
         least = plain.logprobs.min(axis=1)

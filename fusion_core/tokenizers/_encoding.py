@@ -50,6 +50,16 @@ class Encoding:
         return utf8(self.text)
 
     @cached_property
+    def added_spaces(self) -> int:
+        """How many spaces the tokenizer has put in front of the text: they are in its first tokens' canonical bytes."""
+        own, canonical = 0, self.tokenizer.vocabulary.canonical
+        for token in self.ids:
+            own += len(canonical[token]) - len(canonical[token].lstrip(b" "))
+            if canonical[token].strip(b" "):
+                break
+        return max(0, own - (len(self.data) - len(self.data.lstrip(b" "))))
+
+    @cached_property
     def pieces(self) -> list[str]:
         """str[n]: each token as its tokenizer stores it."""
         pieces = self.tokenizer.vocabulary.pieces

@@ -87,11 +87,11 @@ def byte_exact(
     count = len(places.row)
     own_of = np.full(count, -1, dtype=np.int64) if own is None else np.arange(1, count + 1, dtype=np.int64)
     indptr, ids, masses, ledger = kernel.transfer(
-        np.frombuffer(target.data, dtype=np.uint8),
+        np.frombuffer(places.text, dtype=np.uint8),
         places.row,
         places.pending,
         places.ends,
-        np.isin(places.pending, target.starts),
+        places.cuts,
         places.row,  # row r predicts token r: that is where the text's own path goes on
         source.encoding.ids,
         target.ids[1:],

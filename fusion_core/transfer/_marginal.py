@@ -31,10 +31,11 @@ _DEPTH = 24
 
 
 class _Cache:
-    """The source's key-value cache of what `Model.predict` reads before a position, extended from one to the next."""
+    """The source's key-value cache of what `Model.predict` reads before a position, extended from one to the next, with
+    room for `ahead` more tokens."""
 
-    def __init__(self, model: Model, ids: NDArray[np.int32]) -> None:
-        self._model = model
+    def __init__(self, model: Model, ids: NDArray[np.int32], ahead: int) -> None:
+        self._model, self._ahead = model, ahead
         self._ids = [*([] if model.start is None else [model.start]), *ids.tolist()]
         self._begin, self._done = 0, 0
         self._held = self._new()
@@ -60,6 +61,8 @@ class _Cache:
         """Read what stands before source row `row`; rows must ascend."""
         end = row + (0 if self._model.start is None else 1)
         begin = self._model.context_start(max(0, end - 1))
+        if self._model.positions is not None and end + self._ahead - begin > self._model.positions:
+            begin = self._model.context_start(end - 1 + self._ahead)
         if begin != self._begin:
             self._begin, self._done, self._held = begin, begin, self._new()
         if end > self._done:
@@ -103,9 +106,9 @@ def marginal(
         raise TransferError(f"positions must ascend and lie between 0 and {len(target) - 2}")
     places = find_places(source, target)
     pair, rows, own_rows = kernel_pair(index), rows_of(source.top), sharing_rows(own)
-    cuts = np.isin(places.pending, target.starts)
-    text = np.frombuffer(target.data, dtype=np.uint8)
-    cache = _Cache(model, source.encoding.ids)
+    text = np.frombuffer(places.text, dtype=np.uint8)
+    passes = min(passes, _DEPTH, model.window // 2)
+    cache = _Cache(model, source.encoding.ids, passes)
     scratch = kernel.new_scratch(index.target.size, max(index.source.size, source.top.k))
     room = max(index.target.size, own_rows.probs.shape[1]) + 2
     found, weights = np.empty(room, np.int64), np.empty(room)
@@ -115,7 +118,7 @@ def marginal(
         row, book = int(places.row[i]), ledger[n]
         scratch.counts[:] = 0
         known = row >= 0 and kernel.begin(
-            pair, rows, row, text, places.pending[i], places.ends[i], cuts[i], np.int64(-1), scratch, book
+            pair, rows, row, text, places.pending[i], places.ends[i], places.cuts[i], np.int64(-1), scratch, book
         )
         if known:
             at_root = places.pending[i] == places.ends[i]
@@ -124,7 +127,7 @@ def marginal(
                 cache,
                 row,
                 at_root,
-                min(passes, _DEPTH),
+                passes,
                 own_rows,
                 i + 1 if own is not None else -1,
                 scratch,

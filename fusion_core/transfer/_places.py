@@ -19,13 +19,18 @@ class Places:
     Attributes:
         row: int64, the row of the source's predictions that has read the text up to `pending` and not beyond; -1 where
             there is none.
-        pending, ends: int64, bytes; between them lies what the target has read and the source has not. Equal at a
-            shared boundary.
+        pending, ends: int64, bytes of `text`; between them lies what the target has read and the source has not. Equal
+            at a shared boundary.
+        cuts: bool, a target token begins at `pending`.
+        text: the text as the source reads it, behind the spaces that its tokenizer adds: its first token spells them
+            too, so that row 0 stands before them and every other row behind.
     """
 
     row: NDArray[np.int64]
     pending: NDArray[np.int64]
     ends: NDArray[np.int64]
+    cuts: NDArray[np.bool_]
+    text: bytes
 
     @property
     def shared(self) -> NDArray[np.bool_]:
@@ -47,4 +52,11 @@ def find_places(source: Predictions, target: Encoding) -> Places:
     )
     row = token + 1
     row = np.where(closed & ((token >= 0) | source.has_start), row, -1)
-    return Places(row.astype(np.int64), pending.astype(np.int64), ends.astype(np.int64))
+    added = source.encoding.added_spaces
+    return Places(
+        row.astype(np.int64),
+        np.where(token >= 0, pending + added, 0).astype(np.int64),
+        (ends + added).astype(np.int64),
+        np.where(token >= 0, np.isin(pending, target.starts), target.added_spaces == added),
+        b" " * added + target.data,
+    )

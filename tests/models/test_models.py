@@ -109,6 +109,24 @@ def test_marginal_leaves_next_to_nothing_open_and_is_what_the_source_says(pair: 
         marginal(a, source, own.encoding, index, np.array([3, 1]))
 
 
+def test_marginal_stays_within_a_table_of_positions(tmp_path: Path, pair: tuple[Model, Model]) -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(vocab_size=440, n_positions=64, n_embd=32, n_layer=2, n_head=2, initializer_range=0.4)
+    torch.manual_seed(5)
+    GPT2LMHeadModel(config).save_pretrained(str(tmp_path))
+    tiny.train("byte-bpe", tmp_path)
+    source_model, target = load_model(str(tmp_path), device="cpu"), pair[1].tokenizer
+    text = " ".join([TEXT] * 8)
+    source, encoding = source_model.predict(text), target.encode(text)
+    assert len(source.encoding) > 64
+    index, positions = build_index(source_model.tokenizer, target), np.arange(1, len(encoding) - 1, 3)
+    found = marginal(source_model, source, encoding, index, positions)
+    assert found.ledger.sum(axis=1) == pytest.approx(np.ones(len(positions)), abs=1e-4)
+    opened = transfer(source, encoding, index, method="byte-exact-open")
+    assert (found.ledger[:, 1] > 0.1).any() and found.ledger[:, 2].max() < opened.ledger[positions, 2].max()
+
+
 def test_fidelity_of_every_method(pair: tuple[Model, Model]) -> None:
     a, b = pair
     source, own = a.predict(TEXT), b.predict(TEXT)
