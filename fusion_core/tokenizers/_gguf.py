@@ -136,7 +136,8 @@ def _byte_level(fields: dict[str, Any]) -> Definition:
         "decoder": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False},
         "model": {
             "type": "BPE",
-            "vocab": {t: i for i, t in enumerate(tokens)},
+            # Rows that only pad the model are no entries: as text they would be matched and mapped.
+            "vocab": {t: i for i, (t, kind) in enumerate(zip(tokens, types, strict=True)) if kind != _UNUSED},
             "merges": fields.get("merges") or [],
             "ignore_merges": pre in ("llama-bpe", "llama3", "tekken"),
         },

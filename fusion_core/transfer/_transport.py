@@ -39,25 +39,39 @@ def transport_plan(
     probabilities. Costs are edit distances of the entries' texts, spaces at the start left out."""
     sides = _side(source, [source_row], entries), _side(own, [own_row], entries)
     cost = _costs(source, own, sides[0].ids, sides[1].ids)
-    return Plan(sides[0].ids[0], sides[1].ids[0], cost[0], _solve(cost, sides[0].mass, sides[1].mass)[0])
+    ours, theirs = (side.known[0] for side in sides)
+    plan = _solve(cost, sides[0].mass, sides[1].mass)[0]
+    return Plan(sides[0].ids[0, ours], sides[1].ids[0, theirs], cost[0][ours][:, theirs], plan[ours][:, theirs])
 
 
 @dataclass(frozen=True)
 class _Side:
-    """The best entries of some rows: int64[n, e], their renormalised mass, and what they had together."""
+    """The best entries of some rows: int64[n, e], which of them the tokenizer has (a model's padding rows are without
+    mass here, their ids 0), the renormalised mass of these and what they had together, and what all others have."""
 
     ids: NDArray[np.int64]
+    known: NDArray[np.bool_]
     mass: NDArray[np.float64]
     kept: NDArray[np.float64]
+    tail: NDArray[np.float64]
 
 
 def _side(predictions: Predictions, rows: list[int], entries: int) -> _Side:
     top = predictions.top.rows(rows).truncate(entries)
     ids = np.broadcast_to(np.arange(top.k), top.logprobs.shape) if top.ids is None else top.ids
     mass = top.probs.astype(np.float64)
-    kept = mass.sum(axis=1)
     # Rounded to float32, probabilities may sum to a little more than 1.
-    return _Side(ids.astype(np.int64), mass / np.maximum(kept, 1e-300)[:, None], np.minimum(kept, 1.0))
+    tail = 1.0 - np.minimum(mass.sum(axis=1), 1.0)
+    known = ids < predictions.encoding.tokenizer.size
+    mass[~known] = 0.0
+    kept = mass.sum(axis=1)
+    return _Side(
+        np.where(known, ids, 0).astype(np.int64),
+        known,
+        mass / np.maximum(kept, 1e-300)[:, None],
+        np.minimum(kept, 1.0 - tail),
+        tail,
+    )
 
 
 def _costs(
@@ -120,11 +134,13 @@ def optimal_transport(
         else:
             moved = np.zeros(theirs.ids.shape)
             np.add.at(moved, (np.arange(len(some))[:, None], plan.argmax(axis=2)), plan.sum(axis=2))
+        moved = np.where(theirs.known, moved * ours.kept[:, None], 0.0)
         held = moved > 0
         counts[some] = held.sum(axis=1)
         ids.append(theirs.ids[held])
-        masses.append((moved * ours.kept[:, None])[held])
-        ledger[some, 2], ledger[some, 3] = ours.kept, 1.0 - ours.kept
+        masses.append(moved[held])
+        ledger[some, 2], ledger[some, 3] = moved.sum(axis=1), ours.tail
+        ledger[some, 4] = np.maximum(0.0, 1.0 - ours.tail - moved.sum(axis=1))
     indptr = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
     name = "ot" if barycentric else "ot-argmax"
     return Transfer(

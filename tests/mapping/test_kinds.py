@@ -28,7 +28,7 @@ from tests.support.requires import sample
 TEXTS = ["the cat sat on the mat", "the bat and the hat", "a cat, a hat"]
 
 
-def _words(folder: Path, name: str, pieces: list[str], special: tuple[str, ...] = ()) -> Tokenizer:
+def _words(folder: Path, name: str, pieces: list[str], special: tuple[str, ...] = (), **roles: str) -> Tokenizer:
     """A tokenizer of these pieces, whose BPE merges nothing."""
     added = [{"id": pieces.index(s), "content": s, "special": True, "single_word": False, "lstrip": False,
               "rstrip": False, "normalized": False} for s in special]  # fmt: skip
@@ -37,6 +37,7 @@ def _words(folder: Path, name: str, pieces: list[str], special: tuple[str, ...] 
     path = folder / name / "tokenizer.json"
     path.parent.mkdir()
     path.write_text(json.dumps(source))
+    (path.parent / "tokenizer_config.json").write_text(json.dumps({f"{role}_token": p for role, p in roles.items()}))
     return load_tokenizer(path)
 
 
@@ -68,6 +69,13 @@ def test_a_special_token_never_takes_part_in_byte_distances(small: tuple[Tokeniz
     soft = map_vocabulary(source, target, kind="soft")
     eos = target.vocabulary.by_piece["<eos>"]
     assert np.flatnonzero(soft.best == eos).tolist() == [source.vocabulary.by_piece["<eos>"]]
+
+
+def test_a_token_that_is_bos_and_eos_becomes_the_end(tmp_path: Path) -> None:
+    source = _words(tmp_path, "source", ["cat", "<end>"], ("<end>",), bos="<end>", eos="<end>")
+    target = _words(tmp_path, "target", ["cat", "<s>", "</s>"], ("<s>", "</s>"), bos="<s>", eos="</s>")
+    for kind in ("hard", "soft", "first-token"):
+        assert map_vocabulary(source, target, kind=kind).best[1] == 2
 
 
 def test_cooccurrence_decides_ties_by_neighbours_that_both_know(tmp_path: Path) -> None:

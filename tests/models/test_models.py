@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fusion_core import ModelError, TokenizerError, TransferError
+from fusion_core import DistributionError, ModelError, TokenizerError, TransferError
 from fusion_core.fidelity import fidelity
 from fusion_core.transfer import METHODS, build_index, marginal, transfer
 from tests.support import tiny
@@ -76,6 +76,12 @@ def test_scores_are_those_of_the_predictions_whatever_the_length(pair: tuple[Mod
             best = found.top.rows(slice(1, -1)).best()
             assert scored.correct.tolist() == (best == found.encoding.ids[1:]).tolist()
     assert started.start is not None and pair[0].start is None
+
+
+def test_a_model_that_says_nan_is_not_scored(pair: tuple[Model, Model], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pair[0].network.model.norm.weight, "data", torch.full((32,), torch.nan))
+    with pytest.raises(DistributionError, match="NaN"):
+        pair[0].score([TEXT])
 
 
 def test_without_torch_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

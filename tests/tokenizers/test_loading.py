@@ -15,6 +15,7 @@ import pytest
 from fusion_core import SAMPLES, Tokenizer, TokenizerError, load_tokenizer
 from fusion_core.tokenizers import NAME_FORMS
 from tests.support import tiny
+from tests.support.gguf_file import write_gguf
 from tests.support.requires import sample
 
 BUNDLED = [name for name in SAMPLES if SAMPLES[name].install.startswith("pip")]
@@ -186,6 +187,19 @@ def test_a_broken_file_is_an_error_of_ours_that_names_it(case: str, tmp_path: Pa
     path.write_bytes(data)
     with pytest.raises(TokenizerError, match=name):
         load_tokenizer(path)
+
+
+def test_padding_rows_of_a_gguf_file_are_no_entries(tmp_path: Path) -> None:
+    plain, padded = (load_tokenizer(write_gguf(tmp_path / f"{n}.gguf", padding=n)) for n in (0, 3))
+    assert padded.vocabulary.count == plain.vocabulary.count and not any("[PAD" in p for p in padded.vocabulary.pieces)
+    assert padded.encode("[PAD400] the fox").ids.tolist() == plain.encode("[PAD400] the fox").ids.tolist()
+
+
+@pytest.mark.parametrize(("pre", "adds_bos"), [("gpt-2", False), ("llama-bpe", True), ("llama3", True)])
+def test_a_gguf_file_that_does_not_say_begins_with_bos_as_llama_cpp_does(
+    tmp_path: Path, pre: str, adds_bos: bool
+) -> None:
+    assert load_tokenizer(write_gguf(tmp_path / "model.gguf", pre=pre)).adds_bos == adds_bos
 
 
 def test_a_folder_without_any_tokenizer(tmp_path: Path) -> None:

@@ -60,7 +60,8 @@ def seeds(folder: Path, name: str) -> None:
     import json
 
     from tests.support import formats, tiny
-    from tests.torture.bad_tokenizers import tekken_tree, tiktoken_bytes, write_gguf
+    from tests.support.gguf_file import write_gguf
+    from tests.torture.bad_tokenizers import tekken_tree, tiktoken_bytes
     from training.config import EXAMPLE
 
     folder.mkdir(parents=True)

@@ -110,7 +110,7 @@ def run_training(path: Path, began: Connection | None) -> None:
 def write_workspace(path: Path, began: Connection | None) -> None:
     """What the app writes: texts, vocabularies, mappings, the fields of GGUF files, over and over."""
     from app import texts
-    from tests.torture.bad_tokenizers import write_gguf
+    from tests.support.gguf_file import write_gguf
 
     settle(path.parent / "workspace")
     home = path.parent

@@ -6,8 +6,9 @@ import numpy as np
 import ot
 import pytest
 
-from fusion_core import load_tokenizer
-from fusion_core.transfer import build_index, find_places, transfer, transport_plan
+from fusion_core import Tokenizer, load_tokenizer
+from fusion_core.distributions import TopK
+from fusion_core.transfer import Predictions, build_index, find_places, transfer, transport_plan
 from fusion_core.transfer._transport import REGULARISATION
 from tests.support import tiny
 from tests.support.predictions import random_predictions
@@ -50,3 +51,28 @@ def test_rounding_makes_no_mass_out_of_nothing(tmp_path_factory: pytest.TempPath
         theirs, own = (random_predictions(side, TEXT, seed, top_k=16, sharp=60.0) for side in (a, b))
         for method in ("ot", "ot-argmax"):
             assert (transfer(theirs, own.encoding, index, method=method, own=own).ledger >= 0).all()
+
+
+def test_what_a_models_padding_rows_say_is_lost(tmp_path_factory: pytest.TempPathFactory) -> None:
+    a, b = (load_tokenizer(tiny.train(kind, tmp_path_factory.mktemp("t"))) for kind in ("byte-bpe", "byte-bpe-nfc"))
+
+    def widened(tokenizer: Tokenizer, seed: int, padding: float) -> Predictions:
+        """With three rows more than the tokenizer has entries."""
+        encoding = tokenizer.encode(TEXT)
+        logits = np.random.default_rng(seed).normal(0, 3, (len(encoding) + 1, tokenizer.size + 3)).astype(np.float32)
+        logits[:, tokenizer.size :] = padding
+        return Predictions(encoding, TopK.from_logits(logits, 8), True)
+
+    theirs, own, index = widened(a, 1, 8.0), widened(b, 2, 8.0), build_index(a, b)
+    alone = theirs.top.probs[:, :8] * (theirs.top.ids < a.size)  # type: ignore[operator]
+    for method in ("ot", "ot-argmax"):
+        found = transfer(theirs, own.encoding, index, method=method, own=own)
+        assert (found.ids < b.size).all() and found.ledger.sum(axis=1) == pytest.approx(np.ones(len(found)))
+        rows = find_places(theirs, own.encoding).row
+        for i in np.flatnonzero(found.covered).tolist():
+            assert found.at(i)[1].sum() == pytest.approx(alone[rows[i]].sum(), abs=1e-5)
+            assert found.ledger[i, 4] == pytest.approx(theirs.top.probs[rows[i]].sum() - alone[rows[i]].sum(), abs=1e-5)
+    plan = transport_plan(theirs, own, 1, 1)
+    assert plan.plan.shape == (len(plan.source_ids), len(plan.target_ids)) == plan.cost.shape
+    assert plan.plan.sum() == pytest.approx(1, abs=1e-6)
+    assert plan.source_ids.max() < a.size and plan.target_ids.max() < b.size
