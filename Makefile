@@ -11,7 +11,7 @@ app: $(VENV)/.app
 	$(BIN)/fusescope app
 
 test: $(VENV)/.dev lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

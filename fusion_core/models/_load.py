@@ -8,6 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from fusion_core.errors import ModelError
 from fusion_core.models._model import Model
 from fusion_core.tokenizers import SAMPLES, Tokenizer, load_tokenizer
@@ -139,14 +141,29 @@ def local_or_hub(name: str) -> str:
 
 
 def _converted(path: Path, key: str) -> Path:
-    """The folder of `path`'s weights as safetensors, converted whole or not at all."""
+    """The folder of `path`'s weights as safetensors, converted whole or not at all, and by one process if several want
+    it at once."""
     target = workspace() / "models" / key
-    if (target / "model.safetensors").is_file() and (target / "config.json").is_file():
+    if _is_converted(target):
         return target
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(target.parent / f".{key}.lock"):
+            if not _is_converted(target):
+                _convert(path, target)
+    except OSError as error:
+        raise ModelError(f"cannot convert {path.name} into {target}: {error.strerror or error}") from error
+    return target
+
+
+def _is_converted(folder: Path) -> bool:
+    return (folder / "model.safetensors").is_file() and (folder / "config.json").is_file()
+
+
+def _convert(path: Path, target: Path) -> None:
     import torch
     import transformers
 
-    target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".part-", dir=target.parent))
     try:
         loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
@@ -159,11 +176,9 @@ def _converted(path: Path, key: str) -> Path:
         plain.load_state_dict(loaded.state_dict())
         plain.save_pretrained(str(temporary), safe_serialization=True)
         temporary.replace(target)
-    except OSError as error:
-        if not (target / "model.safetensors").is_file():  # else another process was faster
-            raise ModelError(f"cannot convert {path.name} into {target}: {error.strerror or error}") from error
+    except OSError:
+        raise
     except Exception as error:
         raise ModelError(f"cannot read the weights of {path.name}: {first_line(error)}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return target

@@ -76,23 +76,22 @@ def test_a_port_that_is_taken_is_passed_over_or_told_in_words(monkeypatch: pytes
 
 
 def test_the_running_app_answers_here_and_refuses_other_origins(tmp_path: Path) -> None:
-    import asyncio
-
-    import websockets
+    from websockets.exceptions import InvalidStatus
+    from websockets.sync.client import connect
+    from websockets.typing import Origin, Subprotocol
 
     sample("qwen")
     with serving(tmp_path) as server:
         listening = {c.laddr.ip for c in server.process.net_connections("tcp") if c.status == "LISTEN"}
         assert listening and listening <= {"127.0.0.1", "::1"}
 
-        async def connect(origin: str) -> None:
+        def knock(origin: str) -> None:
             address = f"ws://localhost:{server.port}/_stcore/stream"
-            async with websockets.connect(address, subprotocols=["streamlit"], origin=origin):  # type: ignore[list-item, arg-type]
-                pass
+            connect(address, subprotocols=[Subprotocol("streamlit")], origin=Origin(origin)).close()
 
-        asyncio.run(connect(f"http://localhost:{server.port}"))
-        with pytest.raises(websockets.exceptions.InvalidStatus):
-            asyncio.run(connect("http://evil.invalid"))
+        knock(f"http://localhost:{server.port}")
+        with pytest.raises(InvalidStatus):
+            knock("http://evil.invalid")
         upload = urllib.request.Request(
             f"http://localhost:{server.port}/_stcore/upload_file/a/b",
             data=b"x",
