@@ -56,6 +56,8 @@ class FusionTrainer(Trainer):  # type: ignore[misc]
                 samples.append(next(epoch_iterator))
             except StopIteration:
                 break
+            if self.accelerator.gradient_state.end_of_dataloader:
+                self._leave_out_repeats(samples[-1])
         self._waited += time.perf_counter() - start
         counts = torch.zeros(2, dtype=torch.int64, device=device)
         for batch in samples:
@@ -71,6 +73,13 @@ class FusionTrainer(Trainer):  # type: ignore[misc]
         self._read += int(totals[0])
         self.tokens += int(totals[0])
         return samples, totals
+
+    def _leave_out_repeats(self, batch: dict[str, Any]) -> None:
+        """Let an epoch's last batch count only as far as there are examples: so that all processes have as many batches
+        of one size, accelerate fills up with examples from the epoch's beginning."""
+        size = self.args.train_batch_size
+        rest = len(self.train_dataset) % (size * self.args.world_size) or size * self.args.world_size
+        batch["labels"][max(0, rest - self.args.process_index * size) :] = -100
 
     @property
     def stopping(self) -> bool:
