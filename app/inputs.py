@@ -99,10 +99,14 @@ def pick_text() -> Text:
     uploaded = right.file_uploader("or a text file", type=["txt", "md", "py", "json", "jsonl", "csv"], key="upload")
     if uploaded is not None and st.session_state.get("uploaded") != uploaded.file_id:
         st.session_state.uploaded = uploaded.file_id
+        st.session_state.unreadable = None
         try:
             st.session_state.own_text = uploaded.getvalue().decode("utf-8")
         except UnicodeDecodeError as error:
-            right.error(f"The file is not UTF-8 (byte {error.start}). Convert it first, for example with iconv.")
+            st.session_state.unreadable = error.start
+    if uploaded is not None and st.session_state.get("unreadable") is not None:
+        byte = st.session_state.unreadable
+        right.error(f"The file is not UTF-8 (byte {byte}). Convert it first, for example with iconv.")
     text = left.text_area("Your text", key="own_text", height=140, persist_state="session") or ""
     _remember(text)
     return _bounded(text)

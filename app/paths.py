@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fusion_core.errors import DistributionError, TokenizerError
 from fusion_core.tokenizers import SAMPLES
-from fusion_core.workspace import expanded, workspace
+from fusion_core.workspace import digest, expanded, workspace
 from training.shards import MANIFEST, read_manifest
 
 # Folders that the app may read, besides the workspace; `fusescope app` sets it.
@@ -41,6 +41,18 @@ def permitted(name: str) -> str:
             "or start the app with: fusescope app --allow FOLDER"
         )
     return name
+
+
+def state_of(name: str) -> str:
+    """What tells one state of the local file or folder `name` from another: names, sizes and times; empty for names of
+    another kind. What is kept of a file is only good as long as it stays as it was."""
+    try:
+        path = expanded(name.strip())
+        files = [path] if path.is_file() else sorted(file for file in path.iterdir() if file.is_file())
+        stats = [(file.name, file.stat()) for file in files]
+    except (OSError, RuntimeError, ValueError):
+        return ""
+    return digest(*(f"{file}:{stat.st_size}:{stat.st_mtime_ns}" for file, stat in stats))
 
 
 def permitted_folder(name: str) -> Path:

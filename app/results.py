@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import streamlit as st
 
 from app.escape import plain
-from app.paths import permitted, permitted_folder
+from app.paths import permitted, permitted_folder, state_of
 from app.shelf import Shelf
 from fusion_core import Alignment, Tokenizer, VocabularyMapping, align, load_tokenizer, map_vocabulary
 from fusion_core.models import Model, load_model
@@ -29,13 +29,14 @@ SWITCH_SECONDS = 5e-4
 
 
 @st.cache_resource(max_entries=TOKENIZERS, show_spinner=False)
-def _load(name: str) -> Tokenizer:
+def _load(name: str, state: str) -> Tokenizer:
     return load_tokenizer(name)
 
 
 def tokenizer(name: str) -> Tokenizer:
     """The tokenizer of that name; raises `TokenizerError` also for paths that the app may not read."""
-    return _load(permitted(name))
+    allowed = permitted(name)
+    return _load(allowed, state_of(allowed))
 
 
 @st.cache_resource(show_spinner=False)
@@ -86,7 +87,7 @@ def _models() -> Shelf:
 def model(name: str) -> Model:
     """The model of that name: loaded once per server, whoever asks; raises also for paths that the app may not read."""
     allowed = permitted(name)
-    shelf, key = _models(), (allowed,)
+    shelf, key = _models(), (allowed, state_of(allowed))
     if shelf.has(key):
         return shelf.get(key, lambda: load_model(allowed))
     told = f"Loading the model {plain(name)}: once per server, up to a minute the first time …"
@@ -102,7 +103,7 @@ def _turn() -> threading.Lock:
 
 def predictions(name: str, text: str, top_k: int) -> Predictions:
     """What a model predicts on a text, behind a progress bar the first time."""
-    key = ("predictions", name, text, top_k)
+    key = ("predictions", name, state_of(name), text, top_k)
     if _shelf().has(key):
         return _shelf().get(key, lambda: model(name).predict(text, top_k=top_k))
     asked = model(name)

@@ -34,12 +34,15 @@ class Scene:
 
     def carried(self, source: int, method: str) -> Transfer:
         """One source seen through a method."""
-        return results.carried(self.sources[source], self.own, method, (*self.key, self.names[source]))
+        return results.carried(self.sources[source], self.own, method, self._key(source))
+
+    def _key(self, source: int) -> tuple[Any, ...]:
+        return (*self.key, source, self.names[source])
 
     def figures(self, source: int, method: str) -> PositionFigures:
         """The figures of that, position by position."""
         carried = self.carried(source, method)
-        key = (*self.key, self.names[source], method)
+        key = (*self._key(source), method)
         return results.derived("position figures", key, lambda: position_figures(carried, self.own))
 
 
@@ -85,7 +88,8 @@ def pick_models() -> Scene:
         )
     sources = [results.predictions(name, text, top_k) for name in names]
     own = results.predictions(target, text, top_k)
-    return Scene(list(names), sources, own, ("live", target, top_k, text))
+    states = tuple(paths.state_of(name) for name in (*names, target))
+    return Scene(list(names), sources, own, ("live", target, top_k, text, states))
 
 
 def pick_shards() -> Scene:
@@ -129,13 +133,16 @@ def pick_shards() -> Scene:
         found.append(results.derived("taught", key, partial(_predictions, one, shard, row)))
     names = [f"{one.model}" for one in taught[:-1]]
     if len(set(names)) < len(names):
-        names = [f"{one.folder.name}" for one in taught[:-1]]
+        names = [f"{one.folder.parent.name}/{one.folder.name}" for one in taught[:-1]]
+    if len(set(names)) < len(names):
+        names = [str(one.folder) for one in taught[:-1]]
     return Scene(names, found[:-1], found[-1], ("taught", target, *identity, text))
 
 
 def _tokenizer(name: str) -> Tokenizer:
     allowed = paths.permitted(name)
-    return results.derived("model tokenizer", (allowed,), lambda: load_tokenizer(allowed))
+    key = (allowed, paths.state_of(allowed))
+    return results.derived("model tokenizer", key, lambda: load_tokenizer(allowed))
 
 
 def _predictions(taught: Taught, shard: Shard, row: int) -> Predictions:

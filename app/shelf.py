@@ -6,6 +6,7 @@ import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -21,6 +22,14 @@ _SAMPLED = 256
 Key = tuple[Hashable, ...]
 
 
+@dataclass
+class _Asked:
+    """A result that sessions ask for just now: one at a time."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    sessions: int = 0
+
+
 class Shelf:
     """One session computes, others that ask for the same wait; the least recently used go first.
 
@@ -32,7 +41,7 @@ class Shelf:
     def __init__(self, entries: int, size: int) -> None:
         self._entries, self._size = entries, size
         self._values: OrderedDict[Key, tuple[Any, int]] = OrderedDict()
-        self._locks: dict[Key, threading.Lock] = {}
+        self._asked: dict[Key, _Asked] = {}
         self._guard = threading.Lock()
         self._held = 0
 
@@ -52,30 +61,31 @@ class Shelf:
     def get(self, key: Key, compute: Callable[[], T]) -> T:
         """The result of that key, computed if it is not there; what `compute` raises is not kept."""
         with self._guard:
-            lock = self._locks.setdefault(key, threading.Lock())
-        with lock:
-            with self._guard:
-                if key in self._values:
-                    self._values.move_to_end(key)
-                    found: T = self._values[key][0]
-                    return found
-            try:
-                value = compute()
-            except BaseException:
+            asked = self._asked.setdefault(key, _Asked())
+            asked.sessions += 1
+        try:
+            with asked.lock:
                 with self._guard:
-                    self._locks.pop(key, None)
-                raise
-            self._keep(key, value, footprint(value))
-            return value
+                    if key in self._values:
+                        self._values.move_to_end(key)
+                        found: T = self._values[key][0]
+                        return found
+                value = compute()
+                self._keep(key, value, footprint(value))
+                return value
+        finally:
+            with self._guard:
+                asked.sessions -= 1
+                if not asked.sessions:
+                    self._asked.pop(key, None)
 
     def _keep(self, key: Key, value: Any, size: int) -> None:
         with self._guard:
             self._values[key] = (value, size)
             self._held += size
             while len(self._values) > 1 and (len(self._values) > self._entries or self._held > self._size):
-                dropped, (_, freed) = self._values.popitem(last=False)
+                _, (_, freed) = self._values.popitem(last=False)
                 self._held -= freed
-                self._locks.pop(dropped, None)
 
 
 def footprint(value: Any) -> int:

@@ -46,6 +46,8 @@ def hand_over(values: dict[str, str]) -> None:
     for key in values:
         if key in st.query_params:
             del st.query_params[key]
+        # What was carried here from an earlier page would be taken for a choice made since.
+        st.session_state.pop(key, None)
 
 
 def remembered(key: str, default: T) -> T:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import streamlit as st
@@ -67,8 +67,16 @@ def payload(
     return {"tokens": rows, "legend": legend}
 
 
-def show(data: dict[str, Any], selected: int, turn: str, key: str) -> int | None:
-    """Draw the row; returns the token that was just clicked.
+class Click(NamedTuple):
+    """A token, and what tells this click on it from another one."""
+
+    token: int
+    turn: str
+    moment: str
+
+
+def show(data: dict[str, Any], selected: int, turn: str, key: str) -> Click | None:
+    """Draw the row; returns the last click on it.
 
     Args:
         turn: identifies what is drawn, so that a click on an earlier picture is not taken for one on this.
@@ -82,5 +90,6 @@ def show(data: dict[str, Any], selected: int, turn: str, key: str) -> int | None
         default={"clicked": ""},
         on_clicked_change=lambda: None,
     )
-    index, _, seen = (result.clicked or "").partition("@")
-    return int(index) if index.isdigit() and seen == turn else None
+    index, _, rest = (result.clicked or "").partition("@")
+    seen, _, moment = rest.partition("@")
+    return Click(int(index), turn, moment) if index.isdigit() and seen == turn else None

@@ -127,7 +127,7 @@ class Tally:
             top1=self.correct / covered,
             nll=self.covered_nats / covered if self.covered else float("nan"),
             bpb=self.bpb,
-            ratio=self.bpb / source_bpb,
+            ratio=self.bpb / source_bpb if source_bpb > 0 else float("nan"),
             ledger=dict(zip(LEDGER, (self.mass / max(1, self.positions)).tolist(), strict=True)),
             seconds=self.seconds,
         )

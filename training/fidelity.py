@@ -45,12 +45,15 @@ def prepare(sources: Sequence[str], target: str, text: str | None, top_k: int) -
         top_k: entries to keep of each distribution, 0 for all that there are.
 
     Raises:
-        TransferError: models and folders mixed, no text for models, or folders without a text in common.
+        TransferError: models and folders mixed, no text for models, a text for folders, or folders without a text in
+            common.
     """
     names = [*sources, target]
     folders = [is_shards(expanded(name)) for name in names]
     if any(folders) and not all(folders):
         raise TransferError("models and folders of taught shards cannot be mixed: teach all of them, or none")
+    if all(folders) and text is not None:
+        raise TransferError("folders of taught shards bring their own texts: leave out --text and --file")
     if all(folders):
         return _read_taught(names, top_k)
     if text is None:

@@ -63,8 +63,8 @@ class Run:
 
     @property
     def resumable(self) -> bool:
-        """Whether there is a checkpoint to go on from."""
-        return self.state in ("stopped", "failed") and latest(self.folder / "checkpoints") is not None
+        """Whether it can go on: from its last checkpoint, or, before there is one, with the shards that are there."""
+        return self.state in ("stopped", "failed")
 
     def log(self) -> str:
         """The end of what the process printed, progress bars in their last state."""
@@ -87,14 +87,15 @@ def launch(name: str, config: Config, *, resume: bool = False) -> Run:
     """
     folder = run_folder(name)
     if resume and not (folder.exists() and read_run(folder).resumable):
-        raise TrainingError(f"the run {name!r} cannot be resumed: it runs, has finished, or has no checkpoint yet")
+        raise TrainingError(f"the run {name!r} cannot be resumed: it runs or has finished, or there is none")
     if not resume and folder.exists():
         raise TrainingError(f"there is a run {name!r} already; choose another name")
     try:
         folder.mkdir(parents=True, exist_ok=resume)
         with atomic_path(folder / "launch.yaml") as temporary:
             temporary.write_text(dump(config.model_copy(update={"output": folder})), encoding="utf-8")
-        command = [sys.executable, "-m", "training", "train", str(folder / "launch.yaml"), *(["--resume"] * resume)]
+        saved = resume and latest(folder / "checkpoints") is not None
+        command = [sys.executable, "-m", "training", "train", str(folder / "launch.yaml"), *(["--resume"] * saved)]
         with (folder / "log.txt").open("ab") as log:
             process = subprocess.Popen(  # noqa: S603  # a list, never a shell
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
@@ -187,8 +188,7 @@ def list_runs() -> list[Run]:
     """All of the app's runs, the newest first."""
     try:
         named = [path for path in runs_folder().iterdir() if _NAME.match(path.name)]
-        folders = [path for path in named if (path / "launch.yaml").is_file()]
+        times = [((path / "launch.yaml").stat().st_mtime, path) for path in named if (path / "launch.yaml").is_file()]
     except OSError:
         return []
-    folders.sort(key=lambda path: (path / "launch.yaml").stat().st_mtime, reverse=True)
-    return [read_run(path) for path in folders]
+    return [read_run(path) for _, path in sorted(times, reverse=True)]

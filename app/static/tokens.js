@@ -45,7 +45,7 @@ export default function (component) {
     if (!event.target.classList?.contains("tok")) return;
     const index = Number(event.target.dataset.index);
     pin(index);
-    setStateValue("clicked", `${index}@${data.turn}`);
+    setStateValue("clicked", `${index}@${data.turn}@${Date.now()}`);
   }, { signal: controller.signal });
   return () => controller.abort();
 }

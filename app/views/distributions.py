@@ -120,9 +120,9 @@ def _show_row(scene: Scene, source: int, method: str, color: str) -> None:
     data = tokens.payload(encoding, colors, titles, legend, low, high)
     turn = f"{hash(scene.key) & 0xFFFFFF:x}"
     clicked = tokens.show(data, st.session_state.position, turn, key="tokens")
-    if clicked is not None and st.session_state.get("clicked") != (clicked, turn):
-        st.session_state.clicked = (clicked, turn)
-        _jump(clicked)
+    if clicked is not None and st.session_state.get("clicked") != clicked:
+        st.session_state.clicked = clicked
+        _jump(clicked.token)
     st.caption("Click a token to see how it was predicted.")
 
 
@@ -156,13 +156,15 @@ def _show_damage(scene: Scene, source: int, method: str, methods: Sequence[str])
         height=300,
         on_select="rerun",
         selection_mode="single-row",
-        key="damage",
+        # A table keeps its selected row when other rows come: it is a table of its own for each scene and method.
+        key=f"damage_{hash((scene.key, source, method)) & 0xFFFFFFFF:x}",
         column_config={c: number for c in frame.columns if frame[c].dtype.kind == "f"},
     )
-    picked = event.selection.rows
-    if picked and st.session_state.get("damaged") != (picked, method, source):
-        st.session_state.damaged = (picked, method, source)
-        _jump(int(frame["token"].iloc[picked[0]]))
+    picked = [int(frame["token"].iloc[row]) for row in event.selection.rows]
+    new = picked != st.session_state.get("damaged")
+    st.session_state.damaged = picked
+    if picked and new:
+        _jump(picked[0])
     st.download_button(
         "These positions as CSV",
         lambda: frame.to_csv(index=False).encode("utf-8", "replace"),

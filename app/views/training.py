@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
@@ -27,8 +29,11 @@ from training.splits import split_corpus
 # Arguments of the Trainer that name files, or send something elsewhere.
 _REFUSED = {
     "accelerator_config", "deepspeed", "fsdp_config", "hub_model_id", "hub_token", "logging_dir", "output_dir",
-    "push_to_hub", "resume_from_checkpoint", "sortish_sampler", "torch_compile_backend",
+    "project", "push_to_hub", "resume_from_checkpoint", "sortish_sampler", "torch_compile_backend",
+    "trackio_bucket_id", "trackio_space_id",
 }  # fmt: skip
+# Where curves may go: trackers of other names send them to a service.
+_REPORTS = ("none", "tensorboard")
 _DIVERGENCES = ("ce", "forward_kl", "reverse_kl", "js")
 
 
@@ -91,6 +96,10 @@ def _checked(text: str) -> Config:
         paths.permitted(config.corpus.hub.name)
     if refused := sorted(_REFUSED & set(config.training)):
         raise ConfigError(f"training.{refused[0]} reads or writes outside the run's folder; use it on the command line")
+    reports = config.training.get("report_to") or "none"
+    for name in [reports] if isinstance(reports, str) else reports:
+        if name not in _REPORTS:
+            raise ConfigError(f"training.report_to: {name} sends curves elsewhere; use it on the command line")
     return config
 
 
@@ -115,6 +124,14 @@ def _show_check(config: Config, taken: bool) -> None:
     st.success("The config is valid.")
 
 
+def _as_file(text: str) -> str:
+    """The config as the command line needs it: with a folder for the run, which the app itself names."""
+    if re.search(r"^output\s*:", text, re.MULTILINE):
+        return text
+    folder = yaml_text.write({"output": f"runs/{st.session_state.get('train_name') or 'my-run'}"})
+    return f"{text.rstrip()}\n{folder}"
+
+
 def _new_run() -> None:
     left, right = st.columns([1, 1], gap="large")
     with left:
@@ -131,7 +148,7 @@ def _new_run() -> None:
             st.session_state.pop("train_yaml", None)
             text = generated
             st.code(text, language="yaml", height=420)
-        st.download_button("Config as YAML", text + "output: runs/my-run\n", "config.yaml", on_click="ignore")
+        st.download_button("Config as YAML", _as_file(text), "config.yaml", on_click="ignore")
     columns = st.columns([2, 1, 1, 3], vertical_alignment="bottom")
     name = columns[0].text_input("Name of the run", "my-run", key="train_name")
     check = columns[1].button("Check", key="train_check", width="stretch")
@@ -182,8 +199,20 @@ def _standing(at: Standing) -> tuple[float, str]:
     return share, f"{plain(at.stage)}, {at.number} of {at.of}: {counted} {at.unit}"
 
 
+def _told(section: Callable[[], None]) -> None:
+    """Run a part of the page that is drawn anew by itself, where no one else would tell its errors."""
+    try:
+        section()
+    except FusionError as error:
+        st.error(plain(str(error)), icon=":material/error:")
+
+
 @st.fragment(run_every=2.0)
 def _show_runs() -> None:
+    _told(_runs)
+
+
+def _runs() -> None:
     st.subheader("Runs")
     found = runs.list_runs()
     if not found:
@@ -216,7 +245,7 @@ def _show_runs() -> None:
             columns = st.columns([1, 1, 4])
             if columns[0].button("Stop", key=f"stop_{run.name}", disabled=run.state != "running"):
                 runs.stop(run)
-                st.toast(f"{plain(run.name)} saves a checkpoint and stops.")
+                st.toast(f"{plain(run.name)} stops: training saves a checkpoint first, and no finished shard is lost.")
             if columns[1].button("Resume", key=f"resume_{run.name}", disabled=not run.resumable):
                 try:
                     runs.launch(run.name, _stored(run), resume=True)
@@ -230,6 +259,10 @@ def _show_runs() -> None:
 
 @st.fragment(run_every=5.0)
 def _show_texts() -> None:
+    _told(_texts)
+
+
+def _texts() -> None:
     found = runs.list_runs()
     if not found:
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from zlib import crc32
 
 import numpy as np
 import pandas as pd
@@ -119,13 +120,14 @@ def _show_table(table: pd.DataFrame, counts: NDArray[np.int64] | None) -> None:
         st.info("No entry matches.")
         return
     st.caption(f"{len(rows):,} entries" + (f", the first {_ROWS} shown" if len(rows) > _ROWS else ""))
-    event = st.dataframe(
-        rows.head(_ROWS), hide_index=True, height=360, on_select="rerun", selection_mode="single-row", key="entries"
-    )
-    picked = event.selection.rows
-    if picked and st.session_state.get("picked") != (picked, wanted, show, order):
-        st.session_state.picked = (picked, wanted, show, order)
-        st.session_state.entry = int(rows["id"].iloc[picked[0]])
+    shown = rows.head(_ROWS)
+    # A table keeps its selected row when other rows come: it is a table of its own for every set of them.
+    key = f"entries_{crc32(shown['id'].to_numpy().tobytes()):x}"
+    event = st.dataframe(shown, hide_index=True, height=360, on_select="rerun", selection_mode="single-row", key=key)
+    picked = [int(shown["id"].iloc[row]) for row in event.selection.rows]
+    if picked and st.session_state.get("picked") != picked:
+        st.session_state.entry = picked[0]
+    st.session_state.picked = picked
     st.download_button(
         "These entries as CSV",
         lambda: rows.to_csv(index=False).encode("utf-8", "replace"),
@@ -154,11 +156,11 @@ def _show_entry(source: Tokenizer, target: Tokenizer, text: Text, form: str) -> 
     st.dataframe(facts, hide_index=True)
     left, right = st.columns(2)
     with left:
-        st.markdown("**Ten nearest targets**")
+        st.markdown("**Ten nearest targets, compared as bytes**")
         if data:
             st.dataframe(nearest_targets(source, target, entry), hide_index=True)
         else:
-            st.caption("A special token: it maps by its role or name, never by edit distance.")
+            st.caption("It spells nothing: in bytes it maps by its role or name, never by edit distance.")
     with right:
         st.markdown("**What each kind does with it**")
         rows = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -10,13 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from app import figures, strip, texts
+from app import figures, results, strip, texts
 from app.paths import VARIABLE, permitted
 from app.shelf import Shelf, footprint
 from fusion_core import TokenizerError, align, map_vocabulary
 from fusion_core.mapping import breakdown
 from fusion_core.workspace import workspace
+from tests.support import tiny
 from tests.support.requires import sample
 
 
@@ -141,3 +144,35 @@ class TestShelf:
         words = [f"word number {n}" for n in range(20_000)]
         assert footprint(words) == pytest.approx(sum(map(sys.getsizeof, words)) + sys.getsizeof(words), rel=0.05)
         assert footprint(found.to_frame()) > 50_000
+
+
+def test_a_tokenizer_whose_file_has_changed_is_loaded_again() -> None:
+    folder = workspace() / "changing"
+    folder.mkdir(exist_ok=True)
+    path = str(tiny.train("byte-bpe", folder))
+    assert results.tokenizer(path).kind == "byte-level BPE"
+    tiny.train("wordpiece", folder)
+    assert results.tokenizer(path).kind == "WordPiece"
+
+
+def test_what_fails_is_computed_by_one_session_after_the_other_and_counted_once() -> None:
+    shelf, running, most = Shelf(10, 1 << 20), [0], [0]
+
+    def compute() -> NDArray[np.uint8]:
+        running[0] += 1
+        most[0] = max(most[0], running[0])
+        time.sleep(0.02)
+        running[0] -= 1
+        if len(started) < 3:
+            started.append(None)
+            raise ValueError
+        return np.zeros(1000, np.uint8)
+
+    def ask(_: int) -> None:
+        with contextlib.suppress(ValueError):
+            shelf.get(("it",), compute)
+
+    started: list[None] = []
+    with ThreadPoolExecutor(8) as sessions:
+        list(sessions.map(ask, range(16)))
+    assert most == [1] and shelf.held == 1000 and len(shelf) == 1

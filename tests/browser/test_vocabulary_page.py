@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from urllib.parse import quote
 
@@ -68,3 +69,21 @@ def test_the_largest_pair_arrives_behind_a_progress_bar(address: str, page: Page
     _ready(page)
     expect(page.get_by_test_id("stProgress")).to_have_count(0)
     shoot(page, "vocabulary-large")
+
+
+def test_a_selected_row_does_not_outlive_its_table(address: str, page: Page) -> None:
+    page.goto(f"{address}/vocabulary?{PAIR}")
+    _ready(page)
+    entries, field = page.get_by_test_id("stDataFrame").first, page.get_by_role("spinbutton").first
+    entries.scroll_into_view_if_needed()
+    box = entries.bounding_box()
+    assert box is not None
+    page.mouse.click(box["x"] + 18, box["y"] + 35 * 8 + 17)  # the eighth row's box; they are drawn on a canvas
+    expect(field).to_have_value("7")
+    search = page.get_by_role("textbox", name="Search")
+    search.fill("javascript")
+    search.press("Enter")
+    expect(page.get_by_text(re.compile(r"^\d entries"))).to_be_visible()
+    expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
+    expect(page.get_by_test_id("stException")).to_have_count(0)
+    expect(field).to_have_value("7")

@@ -66,7 +66,11 @@ def test_a_run_is_stopped_resumed_and_finished(config: Config) -> None:
 def test_a_run_that_fails_says_why(config: Config) -> None:
     runs.launch("bad", config.model_copy(update={"target": "/nowhere"}))
     failed = _wait("bad", "failed")
-    assert "there is no file or folder" in failed.log() and not failed.resumable
+    assert "there is no file or folder" in failed.log() and failed.resumable
+    # Without a checkpoint it begins again, in the same folder.
+    short = config.model_copy(update={"training": {**config.training, "max_steps": 2}})
+    runs.launch("bad", short, resume=True)
+    assert _wait("bad", "finished").result["steps"] == 2
 
 
 @pytest.mark.parametrize("name", ["", "..", "../x", "a/b", "/etc", "a\0", ".hidden", "x" * 65, "a b"])
