@@ -87,7 +87,8 @@ def test_the_running_app_answers_here_and_refuses_other_origins(tmp_path: Path) 
 
         def knock(origin: str) -> None:
             address = f"ws://localhost:{server.port}/_stcore/stream"
-            connect(address, subprotocols=[Subprotocol("streamlit")], origin=Origin(origin)).close()
+            with connect(address, subprotocols=[Subprotocol("streamlit")], origin=Origin(origin)):
+                pass
 
         knock(f"http://localhost:{server.port}")
         with pytest.raises(InvalidStatus):

@@ -68,7 +68,7 @@ def test_from_the_form_to_a_finished_model(address: str, page: Page, shoot: Shoo
     shoot(page, "training-example")
     # Also where another text was chosen before.
     page.goto(f"{address}/?example=Code")
-    expect(page.get_by_text("Quality").first).to_be_visible(timeout=60_000)
+    expect(page.get_by_role("radio", name="Code")).to_be_checked(timeout=60_000)
     page.get_by_role("link", name="Training").click()
     page.get_by_role("button", name="Open in Alignment").click(timeout=60_000)
     expect(page.get_by_role("textbox", name="Your text")).to_contain_text("lazy dogs", timeout=60_000)
