@@ -78,14 +78,16 @@ def test_files_outside_are_refused(address: str, page: Page) -> None:
     page.goto(f"{address}/training")
     page.get_by_text("Edit as YAML").click(timeout=60_000)
     area = page.get_by_role("textbox", name="Config")
-    area.fill("target: smollm2-135m\ncorpus: {files: [/etc/passwd]}")
-    area.press("Control+Enter")
-    page.get_by_role("button", name="Check").click()
-    expect(page.get_by_test_id("stAlert").first).to_contain_text("lies outside the folders")
-    area.fill("target: smollm2-135m\ncorpus: {name: stdlib-code}\ntraining: {deepspeed: /tmp/x}")
-    area.press("Control+Enter")
-    page.get_by_role("button", name="Check").click()
-    expect(page.get_by_test_id("stAlert").first).to_contain_text("outside the run's folder")
+    for training, says in (
+        ("corpus: {files: [/etc/passwd]}", "lies outside the folders"),
+        ("corpus: {name: stdlib-code}\ntraining: {deepspeed: /tmp/x}", "outside the run's folder"),
+    ):
+        area.fill(f"target: smollm2-135m\n{training}")
+        area.press("Control+Enter")
+        page.wait_for_timeout(500)  # a click on what is just being drawn anew is lost
+        expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
+        page.get_by_role("button", name="Check").click()
+        expect(page.get_by_test_id("stAlert").first).to_contain_text(says, timeout=10_000)
 
 
 def test_a_run_shows_how_far_it_is(address: str, page: Page, shoot: Shoot, workspace_folder: Path) -> None:
