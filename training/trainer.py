@@ -56,7 +56,7 @@ class FusionTrainer(Trainer):  # type: ignore[misc]
                 samples.append(next(epoch_iterator))
             except StopIteration:
                 break
-            if self.accelerator.gradient_state.end_of_dataloader:
+            if self.accelerator.gradient_state.end_of_dataloader and self.accelerator.even_batches:
                 self._leave_out_repeats(samples[-1])
         self._waited += time.perf_counter() - start
         counts = torch.zeros(2, dtype=torch.int64, device=device)
@@ -77,7 +77,7 @@ class FusionTrainer(Trainer):  # type: ignore[misc]
     def _leave_out_repeats(self, batch: dict[str, Any]) -> None:
         """Let an epoch's last batch count only as far as there are examples: so that all processes have as many batches
         of one size, accelerate fills up with examples from the epoch's beginning."""
-        size = self.args.train_batch_size
+        size = self.args.train_batch_size // (self.args.world_size if self.accelerator.split_batches else 1)
         rest = len(self.train_dataset) % (size * self.args.world_size) or size * self.args.world_size
         batch["labels"][max(0, rest - self.args.process_index * size) :] = -100
 
