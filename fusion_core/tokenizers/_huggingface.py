@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from fusion_core.errors import TokenizerError
 from fusion_core.tokenizers._definition import Definition
+from fusion_core.tokenizers._normalised import Normalised
 from fusion_core.tokenizers._pieces import Spelling, byte_of_piece, speller
 from fusion_core.tokenizers._roles import guess_roles
-from fusion_core.tokenizers._spans import Normalised
 from fusion_core.tokenizers._tokenizer import RawEncoding
 from fusion_core.tokenizers._vocabulary import MOST_IDS, EntryKind, Vocabulary
 

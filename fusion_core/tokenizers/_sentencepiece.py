@@ -12,8 +12,8 @@ from sentencepiece import sentencepiece_model_pb2 as model_pb2
 
 from fusion_core.errors import TokenizerError
 from fusion_core.tokenizers._definition import Definition
+from fusion_core.tokenizers._normalised import Normalised
 from fusion_core.tokenizers._pieces import Spelling, byte_of_piece, speller
-from fusion_core.tokenizers._spans import Normalised
 from fusion_core.tokenizers._tokenizer import RawEncoding
 from fusion_core.tokenizers._vocabulary import EntryKind, Vocabulary
 

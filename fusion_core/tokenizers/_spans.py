@@ -17,24 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusion_core.text import byte_offsets
+from fusion_core.tokenizers._normalised import Normalised, Reading, read
 from fusion_core.tokenizers._pieces import SPACE_MARK
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class Normalised:
-    """A text as a tokenizer reads it.
-
-    Attributes:
-        text: the normalised text, m characters.
-        starts, ends: int64[m], the range of characters of the original text that each one came from.
-    """
-
-    text: str
-    starts: Ints
-    ends: Ints
 
 
 @dataclass(frozen=True)
@@ -69,13 +56,14 @@ def find_spans(
         whole = np.ones(len(tokens), dtype=np.bool_)
         return Spans(positions[:-1], positions[1:], whole, whole.copy())
     normalised = normalise()
-    if normalised is not None:
-        read = normalised.text.replace(SPACE_MARK, " ").encode("utf-8", "surrogatepass")
-        shift = _space_shift(spelled, read)
+    reading = None if normalised is None else read(text, normalised)
+    if reading is not None:
+        written = reading.normalised.text.replace(SPACE_MARK, " ").encode("utf-8", "surrogatepass")
+        shift = _space_shift(spelled, written)
         if shift is not None:
-            return _through_normalisation(text, np.clip(edges + shift, 0, len(read)), normalised)
+            return _through_normalisation(text, np.clip(edges + shift, 0, len(written)), reading)
     reported = ranges()
-    return None if reported is None else _from_ranges(text, data, tokens, reported)
+    return None if reported is None else _from_ranges(text, data, tokens, reported, reading)
 
 
 def _space_shift(spelled: bytes, text: bytes) -> int | None:
@@ -86,27 +74,16 @@ def _space_shift(spelled: bytes, text: bytes) -> int | None:
     return (len(text) - len(b)) - (len(spelled) - len(a)) if a == b else None
 
 
-def _through_normalisation(text: str, edges: Ints, normalised: Normalised) -> Spans:
+def _through_normalisation(text: str, edges: Ints, reading: Reading) -> Spans:
     """Spans from `edges` (int64[n + 1], byte offsets in the normalised text)."""
+    normalised, kept = reading.normalised, reading.kept
     if not normalised.text:  # nothing was read: what tokens there are (an added space) stand before the text
         nowhere, whole = np.zeros(len(edges) - 1, dtype=np.int64), np.ones(len(edges) - 1, dtype=np.bool_)
         return Spans(nowhere, nowhere.copy(), whole, whole.copy())
     offsets = byte_offsets(text)
     ours = byte_offsets(normalised.text.replace(SPACE_MARK, " "))
-    starts, ends = offsets[normalised.starts], offsets[normalised.ends]
+    starts, ends = offsets[normalised.starts], offsets[reading.ends]
     starts, ends = np.maximum.accumulate(starts), np.maximum.accumulate(ends)
-    kept = np.fromiter(
-        (
-            char == original or (char == SPACE_MARK and original == " ")
-            for char, original in zip(
-                normalised.text,
-                (text[a:b] for a, b in zip(normalised.starts.tolist(), normalised.ends.tolist(), strict=True)),
-                strict=True,
-            )
-        ),
-        dtype=np.bool_,
-        count=len(normalised.text),
-    )
     marker = np.fromiter((c in (SPACE_MARK, " ") for c in normalised.text), dtype=np.bool_, count=len(normalised.text))
     # The position of an edge seen from the left (where a token ends) and from the right (where the next one starts)
     # differs where the normalisation dropped characters in between.
@@ -118,7 +95,7 @@ def _through_normalisation(text: str, edges: Ints, normalised: Normalised) -> Sp
     right = np.where(at < total, starts[after], offsets[-1])
     # An empty range before an edge is a character that shares its origin with the next one, or else an added space.
     partial = (at > 0) & (starts[before] == ends[before]) & ~marker[before]
-    clean = np.where(between, (left <= right) & ~partial, kept[after])
+    clean = np.where(between, (left <= right) & ~partial & ~reading.tangled[at], kept[after])
     inside = starts[after] + np.where(kept[after], edges - ours[after], 0)
     dirty = np.where(between, np.minimum(left, right), inside)
     left = np.where(between & clean, left, dirty)
@@ -128,16 +105,21 @@ def _through_normalisation(text: str, edges: Ints, normalised: Normalised) -> Sp
     return Spans(token_starts, token_ends, clean[:-1] & clean[1:], clean[1:])
 
 
-def _from_ranges(text: str, data: bytes, tokens: list[bytes], ranges: NDArray[np.int64]) -> Spans:
+def _from_ranges(text: str, data: bytes, tokens: list[bytes], ranges: Ints, reading: Reading | None) -> Spans:
     """Spans from the ranges of characters that the tokenizer reports, refined where tokens split a character."""
     offsets = byte_offsets(text)
     limit = len(offsets) - 1
-    first = np.maximum.accumulate(offsets[np.clip(ranges[:, 0], 0, limit)])
-    last = np.maximum(np.maximum.accumulate(offsets[np.clip(ranges[:, 1], 0, limit)]), first)
+    ranges = np.clip(ranges, 0, limit)
+    stops, torn = np.arange(limit + 1), np.zeros(limit + 1, dtype=np.bool_)
+    if reading is not None:
+        stops[reading.normalised.ends] = reading.ends
+        torn[reading.normalised.ends[np.flatnonzero(reading.tangled[1:])]] = True
+    first = np.maximum.accumulate(offsets[ranges[:, 0]])
+    last = np.maximum(np.maximum.accumulate(offsets[stops[ranges[:, 1]]]), first)
     count = len(tokens)
     starts, ends = first.copy(), last.copy()
-    exact = np.ones(count, dtype=np.bool_)
-    closed = np.ones(count, dtype=np.bool_)
+    exact = ~(torn[ranges[:, 0]] | torn[ranges[:, 1]])
+    closed = ~torn[ranges[:, 1]]
     # A run is a stretch of tokens whose reported ranges overlap: they share characters.
     overlap = first[1:] < last[:-1]
     run_starts = np.flatnonzero(np.concatenate(([True], ~overlap)))[:count]

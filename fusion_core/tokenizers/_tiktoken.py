@@ -14,10 +14,10 @@ import tiktoken
 
 from fusion_core.errors import TokenizerError
 from fusion_core.tokenizers._definition import Definition
+from fusion_core.tokenizers._normalised import Normalised
 from fusion_core.tokenizers._patterns import PATTERNS, QWEN3_5_SPECIAL, QWEN_SPECIAL
 from fusion_core.tokenizers._pieces import byte_level_piece
 from fusion_core.tokenizers._roles import guess_roles
-from fusion_core.tokenizers._spans import Normalised
 from fusion_core.tokenizers._tokenizer import RawEncoding
 from fusion_core.tokenizers._vocabulary import MOST_IDS, EntryKind, Vocabulary
 

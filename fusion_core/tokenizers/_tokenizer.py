@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from fusion_core.errors import TokenizerError
 from fusion_core.text import utf8
 from fusion_core.tokenizers._encoding import Encoding
+from fusion_core.tokenizers._normalised import Normalised
 from fusion_core.tokenizers._panics import panics_told
-from fusion_core.tokenizers._spans import Normalised, find_spans
+from fusion_core.tokenizers._spans import find_spans
 from fusion_core.tokenizers._vocabulary import EntryKind, Vocabulary
 from fusion_core.workspace import atomic_path
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fusion_core import Encoding, TextError, Tokenizer
+from fusion_core import Encoding, TextError, Tokenizer, align
 from tests.support import tiny
 from tests.support.requires import sample
 
@@ -124,16 +124,48 @@ def test_wordpiece_unknown_covers_the_word_that_it_stands_for(tinies: Tinies) ->
     assert rows["[UNK]"] == "서울".encode()
 
 
-def test_composition_gives_the_whole_decomposed_character(tinies: Tinies) -> None:
-    """NFC makes one character of two; the tokens of it cover both, or say that they cannot be told apart."""
-    encoding = tinies("byte-bpe-nfc").encode("cafe\u0301 x")
-    assert b"".join(encoding.canonical) == "café x".encode()
-    assert encoding.ends[-1] == len(encoding.data)
-    inexact = ~encoding.exact
-    for k in np.flatnonzero(inexact).tolist():
-        assert 3 <= encoding.starts[k] <= 6
-    # After the character everything is exact again.
-    assert encoding.exact[encoding.starts >= 6].all()
+@pytest.mark.parametrize("kind", ["byte-bpe-nfc", "unigram-nfkc", "sentencepiece-unigram"])
+@pytest.mark.parametrize(
+    ("text", "ends"),
+    [
+        ("xe\u0301y", [1, 4, 5]),
+        ("xe\u0323\u0301y", [1, 4, 6, 7]),  # a second mark that does not compose
+        ("x\u1112\u1161\u11aby", [1, 10, 11]),  # Hangul from its letters
+        ("x\u03b1\u0313\u0300\u0345y", [1, 9, 10]),  # four in one
+        ("x\u09c7\u09bey", [1, 7, 8]),  # a vowel sign of two halves, neither a combining mark
+        ("E\u0301", [3]),
+    ],
+)
+def test_a_composed_character_covers_all_that_it_was_made_of(
+    tinies: Tinies, kind: str, text: str, ends: list[int]
+) -> None:
+    """The end of a token that is closed is one of the places where composed characters end, never within one."""
+    encoding = tinies(kind).encode(text)
+    check_order(encoding)
+    check_exact(encoding)
+    inside = {len(text[:k].encode()) for k in range(len(text) + 1)} - {0, *ends}
+    assert not inside & set(encoding.ends[encoding.closed].tolist())
+    assert encoding.ends[-1] == len(encoding.data) and encoding.closed[-1]
+    assert {len(text[:1].encode()), ends[-1]} & set(encoding.ends[encoding.closed].tolist())
+
+
+@pytest.mark.parametrize(
+    ("text", "ends"),
+    [
+        ("\u0628\u0651\u064e\u062a", [2, 6, 8]),  # Arabic, shadda typed before fatha
+        ("xa\u0316\u0301y", [1, 6, 7]),  # the accent composes over the mark below
+        ("a\u0325\u0301\u0325z", [3, 7, 8]),
+    ],
+)
+def test_marks_in_another_order_are_no_place_to_meet(tinies: Tinies, text: str, ends: list[int]) -> None:
+    """Between marks that the normalisation swapped two tokenizers have not read the same text."""
+    encoding = tinies("byte-bpe-nfc").encode(text)
+    check_order(encoding)
+    characters = {len(text[:k].encode()) for k in range(1, len(text) + 1)}
+    assert characters & set(encoding.ends[encoding.closed].tolist()) == set(ends)
+    plain = tinies("byte-bpe").encode(text)
+    alignment = align(plain, encoding, method="span")
+    assert characters & set(encoding.ends[alignment.shared].tolist()) == set(ends)
 
 
 def test_one_character_that_becomes_several_is_marked(tinies: Tinies) -> None:
