@@ -11,6 +11,8 @@ from fusion_core.alignment import Alignment, cost_matrix, warp_strings
 from fusion_core.mapping import OUTCOMES
 from fusion_core.text import show_bytes
 
+# Groups of a breakdown that are drawn unless told otherwise.
+BAR_GROUPS = 8
 # Rows and columns of a cost matrix that are drawn at most.
 MATRIX_TOKENS = 150
 
@@ -33,7 +35,7 @@ def cost_heat_map(alignment: Alignment) -> go.Figure:
     figure = go.Figure(
         go.Heatmap(
             z=matrix,
-            customdata=np.array([[f"{a} → {b}" for b in target] for a in source]),
+            customdata=np.array([[f"{drawn(a)} → {drawn(b)}" for b in target] for a in source]),
             hovertemplate="%{customdata}<br>cost %{z:g}<extra></extra>",
             colorscale="Viridis_r",
             colorbar={"title": "cost"},
@@ -78,7 +80,7 @@ def _clip(labels: list[str], step: int) -> list[str]:
     return [drawn(label[:14]) for label in labels[::step]]
 
 
-def outcome_bars(tables: dict[str, pd.DataFrame], limit: int = 8) -> go.Figure:
+def outcome_bars(tables: dict[str, pd.DataFrame], limit: int = BAR_GROUPS) -> go.Figure:
     """Stacked shares of how entries map: one bar for each kind of mapping and group, groups by size.
 
     Args:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NoReturn
 
 import streamlit as st
@@ -56,19 +55,6 @@ def pick_tokenizers() -> tuple[Tokenizer, Tokenizer]:
     return loaded[0], loaded[1]
 
 
-@dataclass(frozen=True)
-class Text:
-    """The text of a page: `text` is what is analysed, `full_bytes` how long it was before it was cut."""
-
-    text: str
-    full_bytes: int
-
-    @property
-    def cut(self) -> bool:
-        """Whether only the start of the text is analysed."""
-        return self.full_bytes > texts.LIMIT_BYTES
-
-
 def _remember(text: str) -> None:
     for name in ("text", "text_id"):
         if name in st.query_params:
@@ -80,8 +66,13 @@ def _remember(text: str) -> None:
             st.caption(f"This page's address cannot bring your text back: {plain(str(error))}.")
 
 
-def pick_text() -> Text:
-    """The text pickers: an example, the user's own text, or an uploaded file."""
+def pick_text(limit: int = texts.LIMIT_BYTES, whole: str = "`fusescope align SOURCE TARGET --file TEXT`") -> str:
+    """The text pickers: an example, the user's own text, or an uploaded file.
+
+    Args:
+        limit: bytes of the text that the page works on.
+        whole: what to do for all of a longer text, in Markdown.
+    """
     choice = st.segmented_control(
         "Text",
         [*texts.EXAMPLES, OWN],
@@ -91,7 +82,7 @@ def pick_text() -> Text:
         required=True,
     )
     if choice != OWN:
-        return _bounded(texts.EXAMPLES[choice or "Prose"])
+        return _bounded(texts.EXAMPLES[choice or "Prose"], limit, whole)
     if "own_text" not in st.session_state:
         recalled = texts.recall(st.query_params.get("text"), st.query_params.get("text_id"))
         st.session_state.own_text = recalled or ""
@@ -109,16 +100,18 @@ def pick_text() -> Text:
         right.error(f"The file is not UTF-8 (byte {byte}). Convert it first, for example with iconv.")
     text = left.text_area("Your text", key="own_text", height=140, persist_state="session") or ""
     _remember(text)
-    return _bounded(text)
+    return _bounded(text, limit, whole)
 
 
-def _bounded(text: str) -> Text:
+def _bounded(text: str, limit: int, whole: str) -> str:
     size = len(text.encode("utf-8", "surrogatepass"))
-    bounded = Text(texts.clip(text), size)
-    if bounded.cut:
+    if size > limit:
         st.warning(
-            f"This text has {size / 1e6:.1f} MB; the page works on its first {texts.LIMIT_BYTES // 1000} KB. "
-            "For all of it: `fusescope align SOURCE TARGET --file TEXT`.",
+            f"This text has {_size(size)}; the page works on its first {_size(limit)}. For all of it: {whole}.",
             icon=":material/content_cut:",
         )
-    return bounded
+    return texts.clip(text, limit)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.0f} KB"

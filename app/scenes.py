@@ -71,21 +71,13 @@ def pick_models() -> Scene:
     top_k = columns[2].selectbox(
         "Entries kept", _TOP_K, index=1, key="top_k", help="Of each distribution; the rest is its tail."
     )
-    text = pick_text().text
+    text = pick_text(_LIMIT_BYTES, "`fusescope teach MODEL --file TEXT`, then choose *Taught shards* above")
     if not names or not target:
         st.info("Choose at least one source model and a target model.")
         st.stop()
     if not text:
         st.info("The text is empty: type or upload one, or choose an example.")
         st.stop()
-    size = len(text.encode("utf-8", "surrogatepass"))
-    if size > _LIMIT_BYTES:
-        text = text.encode("utf-8", "surrogatepass")[:_LIMIT_BYTES].decode("utf-8", "ignore")
-        st.warning(
-            f"This page runs models on the first {_LIMIT_BYTES // 1000} KB of the text. For all of it: "
-            "`fusescope teach MODEL --file TEXT`, then choose *Taught shards* above.",
-            icon=":material/content_cut:",
-        )
     sources = [results.predictions(name, text, top_k) for name in names]
     own = results.predictions(target, text, top_k)
     states = tuple(paths.state_of(name) for name in (*names, target))

@@ -44,10 +44,10 @@ _URL_BYTES = 1_500
 _KEY = re.compile(r"[0-9a-f]{32}\Z")
 
 
-def clip(text: str) -> str:
-    """The start of `text`, at most `LIMIT_BYTES` long, cut between characters."""
+def clip(text: str, limit: int = LIMIT_BYTES) -> str:
+    """The start of `text`, at most `limit` bytes long, cut between characters."""
     data = text.encode("utf-8", "surrogatepass")
-    return text if len(data) <= LIMIT_BYTES else data[:LIMIT_BYTES].decode("utf-8", "ignore")
+    return text if len(data) <= limit else data[:limit].decode("utf-8", "ignore")
 
 
 def remember(text: str) -> dict[str, str]:

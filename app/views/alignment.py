@@ -156,15 +156,15 @@ def render() -> None:
     source, target = pick_tokenizers()
     text = pick_text()
     choice = _pick_method()
-    if not text.text:
+    if not text:
         st.info("The text is empty: type or upload one, or choose an example.")
         st.stop()
     try:
         with st.spinner("Aligning …"):
-            alignment = _align(source, target, text.text, choice.method, choice)
+            alignment = _align(source, target, text, choice.method, choice)
             compared = None
             if choice.against != _NONE:
-                compared = difference(alignment, _align(source, target, text.text, choice.against, choice))
+                compared = difference(alignment, _align(source, target, text, choice.against, choice))
     except FusionError as error:
         stop_with(error)
     if source.fingerprint == target.fingerprint:

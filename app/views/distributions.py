@@ -25,7 +25,14 @@ from fusion_core.text import show_bytes
 from fusion_core.transfer import METHODS, Predictions, Transfer, find_places, transport_plan
 
 _ORIGINS = ("Models", "Taught shards")
-_COLORS = ("what happened", "gold token, nats", "damage, nats", "KL from the target, nats", "lost mass", "best source")
+_COLORS = (
+    "what happened",
+    "gold token, nats",
+    "damage, nats",
+    "KL from the target, nats",
+    "lost or tail",
+    "best source",
+)
 _DEFAULT_METHODS = ("byte-exact", "boundary-hard", "boundary-soft", "ot", "fusellm-hard")
 # Tokens that one view of the row holds.
 _WINDOW = 1_500
@@ -98,9 +105,9 @@ def _colors(scene: Scene, source: int, method: str, color: str) -> tuple[list[st
         "gold token, nats": found.nll,
         "damage, nats": np.maximum(_damage(scene, source, method), 0.0),
         "KL from the target, nats": found.kl,
-        "lost mass": found.lost,
+        "lost or tail": found.lost,
     }[color]
-    return tokens.by_value(values, "" if color == "lost mass" else "nats")
+    return tokens.by_value(values, "" if color == "lost or tail" else "nats")
 
 
 def _show_row(scene: Scene, source: int, method: str, color: str) -> None:
@@ -138,7 +145,7 @@ def _show_damage(scene: Scene, source: int, method: str, methods: Sequence[str])
             "gold": texts_of[1:],
             "damage": damage,
             "what happened": [OUTCOMES[o] for o in found.outcome.tolist()],
-            "lost": found.lost,
+            "lost or tail": found.lost,
             **{name: scene.figures(source, name).nll for name in methods},
             "target's own": scene.own.nll,
         }

@@ -11,7 +11,7 @@ import streamlit as st
 from numpy.typing import NDArray
 
 from app import figures, results
-from app.inputs import Text, pick_text, pick_tokenizers, stop_with
+from app.inputs import pick_text, pick_tokenizers, stop_with
 from fusion_core.errors import FusionError
 from fusion_core.mapping import (
     BREAKDOWNS,
@@ -92,6 +92,13 @@ def _show_picture(view: _View) -> None:
         help="How many source entries soft mapping sends to one and the same target entry.",
     )
     st.plotly_chart(figures.outcome_bars(tables), key="bars")
+    groups = len(tables["soft"])
+    if groups > figures.BAR_GROUPS:
+        rest = int(tables["soft"]["total"].iloc[figures.BAR_GROUPS :].sum())
+        st.caption(
+            f"The {figures.BAR_GROUPS} largest of {groups} groups; the others hold {rest:,} {unit}, "
+            f"{rest / max(total, 1):.1%} of all. `fusescope map` prints all groups."
+        )
 
 
 def _show_table(table: pd.DataFrame, counts: NDArray[np.int64] | None) -> None:
@@ -138,7 +145,7 @@ def _show_table(table: pd.DataFrame, counts: NDArray[np.int64] | None) -> None:
     )
 
 
-def _show_entry(source: Tokenizer, target: Tokenizer, text: Text, form: str) -> None:
+def _show_entry(source: Tokenizer, target: Tokenizer, text: str, form: str) -> None:
     st.subheader("One entry")
     entry = st.number_input(
         "Source id (or click a row above)", 0, source.size - 1, key="entry", bind="query-params", step=1
@@ -165,9 +172,9 @@ def _show_entry(source: Tokenizer, target: Tokenizer, text: Text, form: str) -> 
         st.markdown("**What each kind does with it**")
         rows = []
         for kind in KINDS:
-            if kind in ("cooccurrence", "statistical") and not text.text:
+            if kind in ("cooccurrence", "statistical") and not text:
                 continue
-            own = text.text if kind in ("cooccurrence", "statistical") else ""
+            own = text if kind in ("cooccurrence", "statistical") else ""
             mapping = results.mapping(source, target, kind, form if kind in ("hard", "soft") else "bytes", own)
             ids, weights = mapping.targets(entry)
             named = [f"{target.piece(j)} ({w:.0%})" for j, w in zip(ids[:5].tolist(), weights[:5], strict=True)]
@@ -181,7 +188,7 @@ def _show_entry(source: Tokenizer, target: Tokenizer, text: Text, form: str) -> 
             )
         st.dataframe(pd.DataFrame(rows), hide_index=True)
     st.markdown("**Where it occurs in the text**")
-    places = _occurrences(source, text.text, entry)
+    places = _occurrences(source, text, entry)
     if places.empty:
         st.caption("It does not occur in the current text.")
     else:
@@ -251,9 +258,9 @@ def render() -> None:
             kind: results.mapping(source, target, kind, form if kind != "first-token" else "bytes")
             for kind in ("hard", "soft", "first-token")
         }
-        counts = occurrences(source, text.text) if weighted and text.text else None
+        counts = occurrences(source, text) if weighted and text else None
         key = (source.fingerprint, target.fingerprint, form)
-        view = _View(source, target, maps, counts, (*key, text.text if counts is not None else ""))
+        view = _View(source, target, maps, counts, (*key, text if counts is not None else ""))
         table = results.derived("vocabulary", key, lambda: _table(source, target, maps))
         _show_picture(view)
         _show_table(table, counts)

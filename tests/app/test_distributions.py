@@ -52,6 +52,14 @@ def test_one_source_shows_every_method_and_a_position(models: tuple[str, str]) -
     assert harm[damage["token"] == shown].item() == pytest.approx(harm.max(), abs=1e-9)
 
 
+def test_a_long_text_is_cut_with_one_notice(models: tuple[str, str]) -> None:
+    page = _open(models=[models[0]], target_model=models[1], example="Your own", text="the fox runs. " * 7_000)
+    assert [warning.value for warning in page.warning] == [
+        "This text has 98 KB; the page works on its first 8 KB. For all of it: `fusescope teach MODEL --file TEXT`, "
+        "then choose *Taught shards* above."
+    ]
+
+
 def test_several_sources_are_fused(models: tuple[str, str]) -> None:
     page = _open(
         models=list(models), target_model=models[1], example="Numbers", methods=["byte-exact"], color="best source",
@@ -69,7 +77,7 @@ def test_taught_shards_need_no_model(models: tuple[str, str], workspace_folder: 
     for n, name in enumerate(models):
         step = teaching(str(name), workspace_folder / "taught" / str(n), lambda: teach.batches(documents), top_k=20)
         run(step, lambda _: None, InProcess())
-    page = _open(origin="Taught shards", color="lost mass")
+    page = _open(origin="Taught shards", color="lost or tail")
     assert page.selectbox(key="document").options == ["a (19 characters)", "b (17 characters)"]
     assert page.dataframe[0].value["method"].tolist()[0] == "byte-exact"
 

@@ -24,6 +24,7 @@ def test_it_shows_what_maps_how(address: str, page: Page, shoot: Shoot) -> None:
     _ready(page)
     expect(page.get_by_test_id("stDataFrame").first).to_be_visible()
     expect(page.get_by_text("Latin").first).to_be_visible()
+    expect(page.get_by_text("8 largest of")).to_be_visible()
     shoot(page, "vocabulary")
 
 

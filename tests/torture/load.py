@@ -206,7 +206,7 @@ async def _person(
                     text = _text(number, rng)
                     kind += ", a new text" if page == "distributions" else ""
                 else:  # looked at in another way
-                    values = {"color": rng.choice(("gold token, nats", "lost mass", "what happened"))}
+                    values = {"color": rng.choice(("gold token, nats", "lost or tail", "what happened"))}
                 start = time.time()
                 data, broken = await session.run(own_text=text, **values)
                 seen.add(kind, time.time() - start, _wrong(data, number, broken))
