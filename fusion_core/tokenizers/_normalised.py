@@ -20,6 +20,8 @@ Bools = NDArray[np.bool_]
 
 # No composed character is made of more than four (a Greek vowel with three marks).
 _MOST_COMPOSED = 8
+# Writing has no more marks on one character (Annex 15, stream-safe text); in what has, no place is told.
+_MOST_MARKS = 30
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,9 @@ def read(text: str, normalised: Normalised) -> Reading:
         done = k + 1
         while done < len(chars) and unicodedata.combining(chars[done]):
             done += 1
+        if done - first > _MOST_MARKS:
+            tangled[first + 1 : done] = True
+            continue
         # Within a cluster: what stands before the place is told by what stands before it in the original, or it isn't.
         for at in range(first + 1, done):
             if _alike(text[starts[first] : starts[at]], chars[first:at]):

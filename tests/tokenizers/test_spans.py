@@ -168,6 +168,12 @@ def test_marks_in_another_order_are_no_place_to_meet(tinies: Tinies, text: str, 
     assert characters & set(encoding.ends[alignment.shared].tolist()) == set(ends)
 
 
+def test_no_end_of_marks_on_one_character(tinies: Tinies) -> None:
+    encoding = tinies("byte-bpe-nfc").encode("e" + "\u0301\u0323" * 20_000 + " x")
+    check_order(encoding)
+    assert encoding.ends[-1] == len(encoding.data) and encoding.closed[-1]
+
+
 def test_one_character_that_becomes_several_is_marked(tinies: Tinies) -> None:
     """NFKC turns ﬁ into f and i: tokens that each hold one of them have no byte range of their own."""
     encoding = tinies("unigram-nfkc").encode("ﬁ")
