@@ -12,6 +12,7 @@ from fusion_core import load_tokenizer
 from fusion_core.models import BATCH_TOKENS, ModelSize, default_dtype, model_size
 from training.config import DEFAULTS, Config
 from training.data import plan
+from training.precision import INSTEAD, lacks_bfloat16
 from training.splits import Splits
 from training.stages.examples import windows
 
@@ -36,6 +37,7 @@ class Estimate:
         distributions, checkpoints: bytes on disk, of the data and of what training saves.
         memory: the most that is needed at once while a model is asked or trained, bytes by what is done.
         has: bytes of memory of the device that does it, None where it is not known.
+        notice: what will be done otherwise than the config says; empty where nothing is.
     """
 
     documents: tuple[int, int, int]
@@ -46,6 +48,7 @@ class Estimate:
     checkpoints: int
     memory: dict[str, int]
     has: int | None
+    notice: str = ""
 
     @property
     def shortage(self) -> str:
@@ -100,6 +103,7 @@ def estimate(config: Config, splits: Splits) -> Estimate:
         sizes[config.target].parameters * (12 * saved + 4),
         memory,
         _memory(config),
+        INSTEAD if trains and lacks_bfloat16(config.training) else "",
     )
 
 

@@ -29,6 +29,7 @@ from training.ensemble import score_ensemble
 from training.evaluate import score
 from training.guards import alone, failures_told
 from training.merging import merge_weights
+from training.precision import INSTEAD, lacks_bfloat16, trains_on_cpu
 from training.progress import Journal
 from training.runs import FORMAT, RESULT, VERSION
 from training.saving import gather_on_saving, save_whole
@@ -76,6 +77,8 @@ def _train(config: Config, resume: bool, say: Say, engine: Engine | None) -> dic
     state = PartialState()
     if not state.is_main_process:
         say = _silent
+    if lacks_bfloat16(config.training):
+        say(INSTEAD)
     say(f"documents: {len(splits.train)} train, {len(splits.validation)} validation, {len(splits.held_out)} held out")
     tell = Journal(folder)
     stages = 0 if config.online else len(plan(config, splits.train))
@@ -208,8 +211,8 @@ def _arguments(config: Config, validates: bool) -> TrainingArguments:
         defaults["eval_strategy"] = "epoch"
     defaults["dataloader_pin_memory"] = torch.cuda.is_available()
     chosen = {**defaults, **config.training}
-    if chosen.get("bf16") and not torch.cuda.is_available():
-        chosen = {"use_cpu": True, **chosen}
+    if chosen.get("bf16") and trains_on_cpu(chosen):
+        chosen = {"use_cpu": True, **chosen, "bf16": not lacks_bfloat16(chosen)}
     if config.patience:
         chosen = {"load_best_model_at_end": True, **chosen}
     if chosen.get("load_best_model_at_end"):
@@ -249,6 +252,7 @@ def _versions(config: Config) -> dict[str, Any]:
         "python": platform.python_version(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "cuda": torch.version.cuda if torch.cuda.is_available() else None,
+        "bf16": bool(config.training.get("bf16")) and not lacks_bfloat16(config.training),
         "seed": config.training.get("seed", DEFAULTS["seed"]),
         **{name: version(name) for name in packages},
     }

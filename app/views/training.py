@@ -119,8 +119,8 @@ def _show_check(config: Config, taken: bool) -> None:
     )  # fmt: skip
     rows = [f"| {plain(stage)} | {state} | {memory} |" for stage, state, memory in found.table]
     st.markdown("\n".join(["| stage | | memory, about |", "| --- | --- | ---: |", *rows]))
-    if found.shortage:
-        st.warning(found.shortage)
+    for line in filter(None, (found.notice, found.shortage)):
+        st.warning(line)
     st.success("The config is valid.")
 
 

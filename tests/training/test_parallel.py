@@ -21,7 +21,9 @@ from training.config import Config, dump
 torch = pytest.importorskip("torch")
 from fusion_core.models import load_model  # noqa: E402
 from training.dataset import Collator, Examples, OnlineExamples, check_packing  # noqa: E402
+from training.estimate import estimate  # noqa: E402
 from training.evaluate import score  # noqa: E402
+from training.precision import INSTEAD, lacks_bfloat16  # noqa: E402
 from training.splits import split_corpus  # noqa: E402
 from training.train import train  # noqa: E402
 
@@ -174,6 +176,25 @@ def test_bf16_stays_near(tmp_path: Path, models: tuple[str, str]) -> None:
     train(plain, say=_quiet)
     train(half, say=_quiet)
     _same(plain, half, rel=2e-2)
+    assert json.loads((half.output / "versions.json").read_text())["bf16"] is not lacks_bfloat16({"bf16": True})
+
+
+@pytest.mark.parametrize("flag", ["", "avx512_bf16", "bf16"])
+def test_bf16_is_float32_where_the_processor_only_emulates_it(
+    tmp_path: Path, models: tuple[str, str], monkeypatch: pytest.MonkeyPatch, flag: str
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_bf16": False, flag: True})
+    plain, half = _run(tmp_path, models, "plain"), _run(tmp_path, models, "half", training={"bf16": True})
+    said: list[str] = []
+    foretold = estimate(half, split_corpus(half)).notice
+    train(plain, say=_quiet)
+    train(half, say=said.append)
+    as_asked = json.loads((half.output / "versions.json").read_text())["bf16"]
+    if flag:
+        assert as_asked and not foretold and INSTEAD not in said and _losses(plain.output) != _losses(half.output)
+    else:
+        assert not as_asked and foretold == INSTEAD and INSTEAD in said
+        assert _losses(plain.output) == _losses(half.output)
 
 
 def test_online_teaching_gives_the_numbers_of_the_cache(tmp_path: Path, models: tuple[str, str]) -> None:

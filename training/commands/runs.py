@@ -114,8 +114,8 @@ def _tell(config: Config) -> None:
         "and model."
     )
     print_table("Stages", ["stage", "", "memory, about"], [list(row) for row in found.table])
-    if found.shortage:
-        typer.echo(found.shortage)
+    for line in filter(None, (found.notice, found.shortage)):
+        typer.echo(line)
 
 
 def sweep(
