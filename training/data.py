@@ -128,7 +128,7 @@ def _distributions(
         wanted.append((config.target, "byte-exact"))
     for name, method in wanted:
         sides = {"source": folders[name], "target": folders[config.target]}
-        settings = _upstream(sides, {"method": method, "top_k": top_k})
+        settings = _upstream(sides, {"method": method, "top_k": top_k, "revision": carry.REVISION})
         at = folder("transfer", name, method, *map(str, sides.values()))
 
         def job(_: Any, name: str = name, sides: Mapping[str, Path] = sides, method: str = method) -> Job:

@@ -353,3 +353,14 @@ def test_teaching_settings_make_other_shards(tmp_path: Path, models: tuple[str, 
     prepare(changed, split_corpus(changed).train, lines.append)
     assert [line.split(":")[1].startswith(" 0") for line in lines] == [True, True, False, False]
     assert all(teach.open_taught(path).top_k == 12 for path in (config.output / "data").glob("teach-*"))
+
+
+def test_shards_of_an_older_revision_are_made_anew(
+    tmp_path: Path, models: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = _config(tmp_path, models)
+    prepare(config, split_corpus(config).train, _quiet)
+    monkeypatch.setattr(carry, "REVISION", carry.REVISION + 1)
+    lines: list[str] = []
+    prepare(config, split_corpus(config).train, lines.append)
+    assert [line.split(":")[1].startswith(" 0") for line in lines] == [True, True, False, False]

@@ -33,6 +33,9 @@ CARRIED = pa.schema(
         ("ledger", pa.list_(pa.float32())),  # mean mass by the kinds of fusion_core.transfer.LEDGER
     ]
 )
+# Raised with every change of the code after which the same predictions are carried over to other distributions, so that
+# shards made before it are made anew.
+REVISION = 1
 # FuseLLM's and PTA-LLM's code as it is, by the name of a source's method.
 PUBLISHED = {"published-hard": "hard", "published-soft": "soft", "published-ot": "ot"}
 
