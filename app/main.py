@@ -14,16 +14,16 @@ def main() -> None:
     """Choose the page that the address asks for, and run it."""
     st.set_page_config(page_title="fusescope", page_icon=":material/join_inner:", layout="wide")
     pages = [
-        st.Page(
-            alignment.render, title="Alignment", icon=":material/compare_arrows:", url_path="alignment", default=True
-        ),
+        st.Page(alignment.render, title="Alignment", icon=":material/compare_arrows:", default=True),
         st.Page(vocabulary.render, title="Vocabulary", icon=":material/dictionary:", url_path="vocabulary"),
         st.Page(distributions.render, title="Distributions", icon=":material/bar_chart:", url_path="distributions"),
         st.Page(training.render, title="Training", icon=":material/model_training:", url_path="training"),
     ]
     # For the buttons of one page that open another.
     st.session_state["_pages"] = {one.url_path or "alignment": one for one in pages}
-    page = st.navigation(pages, position="top")
+    # The default page has no path; this one is for who types or links its name.
+    named = st.Page(alignment.render, title="Alignment", url_path="alignment", visibility="hidden")
+    page = st.navigation([*pages, named], position="top")
     state.carry_over(page.url_path)
     page.run()
 

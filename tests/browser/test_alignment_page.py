@@ -38,6 +38,17 @@ def test_it_opens_on_samples_and_draws_every_token(address: str, page: Page, sho
     shoot(page, "alignment")
 
 
+def test_the_page_has_an_address_of_its_name_too(address: str, page: Page, shoot: Shoot) -> None:
+    page.goto(f"{address}/alignment?example=Code&source=mistral")
+    _ready(page)
+    expect(page.get_by_text("Page not found")).to_have_count(0)
+    expect(page.get_by_role("radio", name="Code")).to_be_checked()
+    expect(page.get_by_role("navigation", name="App pages").get_by_role("link")).to_have_count(4)
+    shoot(page, "alignment-by-name")
+    page.get_by_role("link", name="Vocabulary").click()  # and its choices go along
+    page.wait_for_function("location.pathname == '/vocabulary' && location.search.includes('mistral')")
+
+
 def test_no_part_is_wider_than_the_page(address: str, page: Page) -> None:
     page.set_viewport_size({"width": 900, "height": 900})
     page.goto(f"{address}/?example=Code&method=dtw&against=span")
