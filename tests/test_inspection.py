@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fusion_core import TransferError, load_tokenizer
+from fusion_core.fidelity import Tally, bits_per_byte
 from fusion_core.inspection import OUTCOMES, divergence_from_own, position_figures, reason
 from fusion_core.transfer import METHODS, build_index, find_places, transfer
 from tests.support import tiny
@@ -57,3 +58,13 @@ def test_figures_add_up_to_what_the_transfer_says(pair) -> None:
             assert reason(carried, places, i).startswith("no transfer") == (not carried.covered[i])
     with pytest.raises(TransferError, match="do not fit"):
         position_figures(carried, random_predictions(pair[1], "other", 0, top_k=8))
+
+
+def test_a_source_without_a_doubt_has_no_ratio(pair) -> None:
+    """A source that gives every token all probability needs no bits: nothing can be divided by that."""
+    theirs, own = (random_predictions(side, TEXT, n, top_k=8) for n, side in enumerate(pair))
+    carried = transfer(theirs, own.encoding, build_index(*pair), own=own)
+    tally = Tally()
+    tally.add(carried, own)
+    assert np.isnan(tally.figures("byte-exact", 0.0).ratio)
+    assert tally.figures("byte-exact", 2.0).ratio == pytest.approx(bits_per_byte(carried, own) / 2)

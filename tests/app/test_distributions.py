@@ -82,6 +82,24 @@ def test_taught_shards_need_no_model(models: tuple[str, str], workspace_folder: 
     assert page.dataframe[0].value["method"].tolist()[0] == "byte-exact"
 
 
+def test_folders_of_one_name_and_model_are_two_sources(models: tuple[str, str], workspace_folder: Path) -> None:
+    documents = [Document("a", "x", "the quick brown fox jumps over the lazy dog")]
+    folders = [str(workspace_folder / "taught" / parent / "shards") for parent in ("few", "many", "own")]
+    for folder, model, top_k in zip(folders, (models[0], models[0], models[1]), (2, 40, 40), strict=True):
+        run(teaching(model, Path(folder), lambda: teach.batches(documents), top_k=top_k), lambda _: None, InProcess())
+    page = AppTest.from_string("from app.views import distributions\ndistributions.render()", default_timeout=180)
+    page.query_params["origin"] = "Taught shards"
+    page.query_params["methods"] = ["byte-exact"]
+    page.session_state["source_shards"], page.session_state["target_shards"] = folders[:2], folders[2]
+    page.run()
+    assert not page.exception, page.exception
+    summary = page.dataframe[0].value
+    assert summary["source"].tolist() == ["few/shards", "many/shards"]
+    # Two entries leave more in the tail than forty: neither is shown with the other's figures.
+    few, many = summary["tail"]
+    assert few > many + 0.1
+
+
 @pytest.mark.parametrize(
     ("query", "says"),
     [

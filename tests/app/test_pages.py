@@ -43,6 +43,17 @@ def test_the_url_is_the_whole_state() -> None:
     assert {"Path cost", "Agreement"} <= set(_metrics(page))
 
 
+def test_a_file_that_is_no_text_is_told_until_another_one_comes() -> None:
+    page = _open(example="Your own", text="Hello 東京")
+    page.file_uploader(key="upload").upload("latin.txt", "naïve".encode("latin-1"), "text/plain").run()
+    says = "The file is not UTF-8 (byte 2). Convert it first, for example with iconv."
+    assert [error.value for error in page.error] == [says] and page.text_area[0].value == "Hello 東京"
+    page.selectbox(key="method").select("dtw").run()  # the page is drawn anew, and the file is still no text
+    assert [error.value for error in page.error] == [says]
+    page.file_uploader(key="upload").upload("text.txt", "naïve".encode(), "text/plain").run()
+    assert not page.error and page.text_area[0].value == "naïve" and not page.exception
+
+
 def test_choosing_another_method_changes_the_figures() -> None:
     span, warped = (_metrics(_open(example="Numbers", method=method)) for method in ("span", "dtw"))
     assert "Path cost" in warped and "Path cost" not in span

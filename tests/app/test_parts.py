@@ -100,6 +100,8 @@ class TestFigures:
         labels = [*figure.layout.xaxis.ticktext, *figure.layout.yaxis.ticktext]
         assert "".join(labels).encode("utf-8") and not any("<" in label for label in labels)
         assert figure.data[0].z.shape == (len(found.source), len(found.target))
+        shown = figure.data[0].customdata
+        assert shown.shape == figure.data[0].z.shape and not any("<" in label for label in shown.ravel())
 
     def test_bars_add_up_to_a_hundred_percent(self) -> None:
         mapping = map_vocabulary(sample("mistral"), sample("minilm"), kind="hard")

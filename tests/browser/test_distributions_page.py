@@ -35,6 +35,12 @@ def test_a_click_on_a_token_shows_how_it_was_predicted(address: str, page: Page,
     chips.nth(20).click()
     expect(field).to_have_value("20")
     expect(page.locator("button.tok.pinned")).to_have_attribute("data-index", "20")
+    # The same token clicked again after another one was looked at is looked at again.
+    field.fill("30")
+    field.press("Enter")
+    expect(marked).to_have_attribute("data-index", "30")
+    chips.nth(20).click()
+    expect(field).to_have_value("20")
     for title in ("gemma-3-270m itself", "byte-exact", "fusellm-hard", "target smollm2-135m"):
         expect(page.locator(".js-plotly-plot .annotation-text", has_text=title).first).to_be_visible()
     shoot(page, "distributions")

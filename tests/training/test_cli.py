@@ -11,11 +11,18 @@ import pytest
 
 from fusion_core import load_mapping
 from tests.support.requires import sample
+from training.console import print_json
 
 
 def fusescope(*arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "training", *arguments]
     return subprocess.run(command, input=text, capture_output=True, text=True, encoding="utf-8", timeout=300)
+
+
+def test_numbers_that_json_has_no_word_for_are_null(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"a": [1.5, float("nan"), {"b": float("inf"), "c": (True, None, 3)}], "東": "\ud800"})
+    out = capsys.readouterr().out
+    assert "NaN" not in out and json.loads(out) == {"a": [1.5, None, {"b": None, "c": [True, None, 3]}], "東": "?"}
 
 
 def test_help_names_every_command() -> None:

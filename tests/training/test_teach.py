@@ -143,3 +143,5 @@ def test_the_command_teaches_resumes_and_its_shards_measure_as_the_models(tmp_pa
     assert [row["bpb"] for row in b["fused"]] == pytest.approx([row["bpb"] for row in a["fused"]], rel=2e-3)
     mixed = fusescope("fidelity", pairs[1][0], pairs[0][1], "-t", "the fox")
     assert mixed.returncode == 2 and "cannot be mixed" in mixed.stderr
+    other = fusescope("fidelity", *pairs[1], "-t", "the fox")
+    assert other.returncode == 2 and "bring their own texts" in other.stderr
