@@ -163,11 +163,12 @@ def _show_entry(source: Tokenizer, target: Tokenizer, text: str, form: str) -> N
     st.dataframe(facts, hide_index=True)
     left, right = st.columns(2)
     with left:
-        st.markdown("**Ten nearest targets, compared as bytes**")
-        if data:
-            st.dataframe(nearest_targets(source, target, entry), hide_index=True)
+        st.markdown(f"**Ten nearest targets, compared as {form}**")
+        near = nearest_targets(source, target, entry, form=form)
+        if len(near):
+            st.dataframe(near, hide_index=True)
         else:
-            st.caption("It spells nothing: in bytes it maps by its role or name, never by edit distance.")
+            st.caption("Nothing of it is compared: it maps by its role or name, never by edit distance.")
     with right:
         st.markdown("**What each kind does with it**")
         rows = []

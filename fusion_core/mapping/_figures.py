@@ -10,6 +10,7 @@ from rapidfuzz import process
 from rapidfuzz.distance import Levenshtein
 
 from fusion_core.errors import MappingError
+from fusion_core.mapping._entries import comparable
 from fusion_core.mapping._mapping import OUTCOMES, VocabularyMapping
 from fusion_core.text import script_of, show_bytes
 from fusion_core.tokenizers import EntryKind, Tokenizer
@@ -114,14 +115,20 @@ def disagreements(
     )
 
 
-def nearest_targets(source: Tokenizer, target: Tokenizer, source_id: int, limit: int = 10) -> pd.DataFrame:
-    """The `limit` target entries nearest to one source entry, ties by id: id, piece, text, distance."""
+def nearest_targets(
+    source: Tokenizer, target: Tokenizer, source_id: int, limit: int = 10, *, form: str = "bytes"
+) -> pd.DataFrame:
+    """The `limit` target entries nearest to one source entry, ties by id: id, piece, text, distance.
+
+    Empty where `form` compares nothing of the entry: in bytes it spells nothing, or it is unused.
+    """
     import pandas as pd
 
-    query = source.vocabulary.texts[source.vocabulary.check(source_id)]
-    ids = np.flatnonzero(target.vocabulary.spells)
-    texts = [target.vocabulary.texts[j] for j in ids.tolist()]
-    distances = process.cdist([query], texts, scorer=Levenshtein.distance, dtype=np.int32)[0]
+    entries = comparable(source, target, form)
+    place = np.flatnonzero(entries.source_ids == source.vocabulary.check(source_id))
+    query = [entries.source[p] for p in place.tolist()]
+    distances = process.cdist(query, entries.target, scorer=Levenshtein.distance, dtype=np.int32).ravel()
+    ids = entries.target_ids[: len(distances)]
     chosen = np.lexsort((ids, distances))[:limit]
     rows = ids[chosen].tolist()
     return pd.DataFrame(

@@ -23,6 +23,7 @@ from fusion_core.mapping import (
     nearest_targets,
     occurrences,
 )  # fmt: skip
+from tests.support import tiny
 from tests.support.requires import sample
 
 TEXTS = ["the cat sat on the mat", "the bat and the hat", "a cat, a hat"]
@@ -245,6 +246,20 @@ class TestFigures:
     def test_nearest_targets_of_one_entry(self, small: tuple[Tokenizer, Tokenizer]) -> None:
         frame = nearest_targets(*small, 1, limit=3)
         assert frame["piece"].tolist() == ["bat", "cat", "hat"] and frame["distance"].tolist() == [1, 1, 1]
+
+    @pytest.mark.parametrize("form", ["bytes", "pieces"])
+    def test_the_nearest_is_the_one_that_soft_maps_to(self, form: str, tmp_path: Path) -> None:
+        source, target = (load_tokenizer(tiny.train(kind, tmp_path)) for kind in ("metaspace-bpe", "byte-bpe"))
+        mapping = map_vocabulary(source, target, kind="soft", form=form)
+        compared = 0
+        for entry in range(source.size):
+            frame = nearest_targets(source, target, entry, form=form)
+            if len(frame):
+                compared += 1
+                found = mapping.best[entry], mapping.distance[entry]
+                assert source.is_special(entry) or found == (frame["id"][0], frame["distance"][0])
+                assert frame["distance"].is_monotonic_increasing and len(frame) == 10
+        assert compared > 100 and (form == "pieces") == (compared == source.size)
 
 
 def test_wrong_arguments_say_what_is_possible(small: tuple[Tokenizer, Tokenizer]) -> None:
