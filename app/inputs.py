@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NoReturn
 
 import streamlit as st
@@ -114,4 +115,6 @@ def _bounded(text: str, limit: int, whole: str) -> str:
 
 
 def _size(count: int) -> str:
-    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.0f} KB"
+    # Rounded up, so that a text is never told to be as long as what is left of it.
+    whole, unit = (count / 1e6, "MB") if count >= 1e6 else (count / 1e3, "KB")
+    return f"{math.ceil(whole * 10) / 10:.1f} {unit}".replace(".0 ", " ")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 # Of torch.cpu.get_capabilities(): instructions that multiply bfloat16, on x86 and on ARM. Without them it is emulated.
-_MULTIPLY = ("amx_bf16", "avx512_bf16", "avx_ne_convert", "bf16", "sve_bf16")
+_MULTIPLY = ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16")
 
 INSTEAD = "This processor has no bfloat16 (bf16: true), only an emulation many times slower; the run trains in float32."
 

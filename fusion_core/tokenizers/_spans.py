@@ -93,13 +93,18 @@ def _through_normalisation(text: str, edges: Ints, reading: Reading) -> Spans:
     between = ours[at] == edges
     left = np.where(at > 0, ends[before], 0)
     right = np.where(at < total, starts[after], offsets[-1])
-    # An empty range before an edge is a character that shares its origin with the next one, or else an added space.
-    partial = (at > 0) & (starts[before] == ends[before]) & ~marker[before]
+    # An empty range before an edge is a character that shares its origin with the next one, or else an added space;
+    # after another such character it is a space within what one character became.
+    empty = (starts == ends) & ~marker
+    latest = np.maximum.accumulate(np.where(empty, np.arange(total), -1))
+    added = marker & ((latest < 0) | (starts[latest] != starts))
+    partial = (at > 0) & (starts[before] == ends[before]) & ~added[before]
     clean = np.where(between, (left <= right) & ~partial & ~reading.tangled[at], kept[after])
     inside = starts[after] + np.where(kept[after], edges - ours[after], 0)
     dirty = np.where(between, np.minimum(left, right), inside)
     left = np.where(between & clean, left, dirty)
     right = np.where(between & clean, right, dirty)
+    right[:-1][edges[1:] == 0] = 0  # a space added in front has read nothing, also where what follows it was dropped
     token_starts = np.maximum.accumulate(right[:-1])
     token_ends = np.maximum(np.maximum.accumulate(left[1:]), token_starts)
     return Spans(token_starts, token_ends, clean[:-1] & clean[1:], clean[1:])
@@ -113,7 +118,10 @@ def _from_ranges(text: str, data: bytes, tokens: list[bytes], ranges: Ints, read
     stops, torn = np.arange(limit + 1), np.zeros(limit + 1, dtype=np.bool_)
     if reading is not None:
         stops[reading.normalised.ends] = reading.ends
-        torn[reading.normalised.ends[np.flatnonzero(reading.tangled[1:])]] = True
+        # A place within what one character became lies at no end of a character of the original.
+        stop = reading.normalised.ends
+        tangled = reading.tangled[1:-1] & (stop[:-1] != stop[1:])
+        torn[stop[:-1][tangled]] = True
     first = np.maximum.accumulate(offsets[ranges[:, 0]])
     last = np.maximum(np.maximum.accumulate(offsets[stops[ranges[:, 1]]]), first)
     count = len(tokens)

@@ -14,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from app import figures, results, strip, texts
+from app.inputs import _size
 from app.paths import VARIABLE, permitted
 from app.shelf import Shelf, footprint
 from fusion_core import TokenizerError, align, map_vocabulary
@@ -59,6 +60,10 @@ class TestTexts:
     @pytest.mark.parametrize("key", ["../../etc/passwd", "a" * 32, "", "A" * 32])
     def test_an_unknown_key_recalls_nothing(self, key: str) -> None:
         assert texts.recall(None, key) is None
+
+    def test_sizes_are_rounded_up(self) -> None:
+        sizes = {300_000: "300 KB", 300_001: "300.1 KB", 98_000: "98 KB", 1_000_000: "1 MB", 5_010_000: "5.1 MB"}
+        assert {count: _size(count) for count in sizes} == sizes
 
     def test_clipping_cuts_between_characters(self) -> None:
         clipped = texts.clip("東" * 100_000)
