@@ -84,7 +84,7 @@ def test_a_long_text_is_cut_and_says_so() -> None:
     page.query_params["example"] = "Your own"
     page.session_state["own_text"] = "word " * 1_000_000
     page.run()
-    assert "5.0 MB" in page.warning[0].value and _metrics(page)["Shared boundaries"] == "100.0%"
+    assert "5 MB" in page.warning[0].value and _metrics(page)["Shared boundaries"] == "100.0%"
 
 
 def test_the_same_tokenizer_on_both_sides_is_said() -> None:

@@ -17,7 +17,7 @@ Shoot = Callable[[Page, str], None]
 
 def _ready(page: Page) -> None:
     """Until nothing runs any more; the first run converts and loads two models."""
-    expect(page.get_by_text("Where it hurts")).to_be_visible(timeout=240_000)
+    expect(page.get_by_text("Where it hurts")).to_be_visible(timeout=600_000)
     expect(page.locator("button.tok").nth(30)).to_be_visible()
     expect(page.locator(".js-plotly-plot .annotation-text").first).to_be_visible()
 
