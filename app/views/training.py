@@ -106,7 +106,7 @@ def _checked(text: str) -> Config:
 def _show_check(config: Config, taken: bool) -> None:
     if taken:
         st.warning("There is a run of that name already; launch it under another one.")
-    with st.spinner("Reading the corpus …", show_time=True):
+    with st.spinner("Reading the corpus and the models …", show_time=True):
         found = estimate(config, split_corpus(config))
     train, validation, held_out = found.documents
     columns = st.columns(4)
