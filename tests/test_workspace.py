@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from fusion_core.workspace import atomic_path, clear_parts, expanded
+from fusion_core.workspace import atomic_folder, atomic_path, clear_parts, expanded
 
 
 def test_a_file_appears_when_the_block_ends_well_and_not_otherwise(tmp_path: Path) -> None:
@@ -21,6 +22,19 @@ def test_a_file_appears_when_the_block_ends_well_and_not_otherwise(tmp_path: Pat
         temporary.write_text("half")
         raise ZeroDivisionError
     assert path.read_text() == "new" and list(path.parent.iterdir()) == [path]
+
+
+def test_a_folder_appears_when_the_block_ends_well_and_not_otherwise(tmp_path: Path) -> None:
+    for name, fails in (("good", False), ("bad", True)):
+        with suppress(ZeroDivisionError), atomic_folder(tmp_path / "below" / name) as temporary:
+            (temporary / "a").write_text("new")
+            assert not (tmp_path / "below" / name).exists()
+            if fails:
+                raise ZeroDivisionError
+    good = tmp_path / "below" / "good"
+    assert list(good.parent.iterdir()) == [good] and (good / "a").read_text() == "new"
+    (tmp_path / "plain").mkdir()
+    assert good.stat().st_mode == (tmp_path / "plain").stat().st_mode  # no one's private folder
 
 
 def test_old_parts_are_removed_and_young_ones_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,7 +57,12 @@ def app(
 ) -> None:
     """Open the app."""
     from app.launch import launch
+    from training.samples import assemble
 
+    try:
+        assemble()  # in a workspace that is new, though the sample models are installed
+    except FusionError as error:
+        typer.echo(f"fusescope: {error}; the app opens without it", err=True)
     raise typer.Exit(launch(port=port, address=address, allow=allow or [], browser=browser))
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from fusion_core.errors import ModelError
 from fusion_core.models import weights_folder
+from fusion_core.workspace import atomic_folder
 
 MERGES = ("linear", "slerp")
 # Below this angle (radians) a sphere is flat enough, and sin would divide by next to nothing.
@@ -58,38 +58,37 @@ def merge_weights(models: Sequence[str], output: Path, method: str = "linear", w
         raise ModelError(f"unknown merge {method!r}; choose one of {', '.join(MERGES)}")
     if len(models) < 2 or not 0 <= weight <= 1:
         raise ModelError("merging needs at least two models, and a weight from 0 to 1")
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     folders = [weights_folder(name) for name in models]
     places = [_places(folder) for folder in folders]
     _check_alike(models, folders, places)
     combine = {"linear": linear, "slerp": slerp}[method]
-    output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".part-", dir=output.parent))
+    if output.exists():
+        raise ModelError(f"{output} is there already; give another folder, or remove it")
     try:
-        for file in sorted(set(places[0].values())):
-            merged = {}
-            for name in (n for n, path in places[0].items() if path == file):
-                tensors = []
-                for place in places:
-                    with safe_open(place[name], framework="pt") as opened:
-                        tensors.append(opened.get_tensor(name))
-                made = tensors[0]
-                for other in tensors[1:]:
-                    made = combine(made, other, weight) if made.is_floating_point() else made
-                merged[name] = made.contiguous()
-            save_file(merged, temporary / file.name, metadata={"format": "pt"})
-        for pattern in _BESIDE:
-            for path in folders[0].glob(pattern):
-                shutil.copyfile(path, temporary / path.name)
-        if output.exists():
-            raise ModelError(f"{output} is there already; give another folder, or remove it")
-        temporary.replace(output)
+        with atomic_folder(output) as temporary:
+            for file in sorted(set(places[0].values())):
+                merged = {}
+                for name in (n for n, path in places[0].items() if path == file):
+                    made, *others = (_tensor(place[name], name) for place in places)
+                    for other in others:
+                        made = combine(made, other, weight) if made.is_floating_point() else made
+                    merged[name] = made.contiguous()
+                save_file(merged, temporary / file.name, metadata={"format": "pt"})
+            for pattern in _BESIDE:
+                for path in folders[0].glob(pattern):
+                    shutil.copyfile(path, temporary / path.name)
     except (OSError, SafetensorError) as error:
         raise ModelError(f"cannot merge into {output}: {error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _tensor(path: Path, name: str) -> Any:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as opened:
+        return opened.get_tensor(name)
 
 
 def _places(folder: Path) -> dict[str, Path]:

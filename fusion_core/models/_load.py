@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ from filelock import FileLock
 from fusion_core.errors import ModelError
 from fusion_core.models._model import Model
 from fusion_core.tokenizers import SAMPLES, Tokenizer, load_tokenizer
-from fusion_core.workspace import digest, expanded, workspace
+from fusion_core.workspace import atomic_folder, digest, expanded, workspace
 
 MOST_LAYERS = 4096
 SAMPLE_MODELS = ("smollm2-135m", "gemma-3-270m")
@@ -164,21 +162,18 @@ def _convert(path: Path, target: Path) -> None:
     import torch
     import transformers
 
-    temporary = Path(tempfile.mkdtemp(prefix=".part-", dir=target.parent))
     try:
-        loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
-            str(path.parent), gguf_file=path.name, dtype=torch.float32
-        )
-        # What comes from GGUF is marked as quantised and cannot be saved as it is.
-        if hasattr(loaded.config, "quantization_config"):
-            del loaded.config.quantization_config
-        plain = transformers.AutoModelForCausalLM.from_config(loaded.config, dtype=torch.float32)
-        plain.load_state_dict(loaded.state_dict())
-        plain.save_pretrained(str(temporary), safe_serialization=True)
-        temporary.replace(target)
+        with atomic_folder(target) as temporary:
+            loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
+                str(path.parent), gguf_file=path.name, dtype=torch.float32
+            )
+            # What comes from GGUF is marked as quantised and cannot be saved as it is.
+            if hasattr(loaded.config, "quantization_config"):
+                del loaded.config.quantization_config
+            plain = transformers.AutoModelForCausalLM.from_config(loaded.config, dtype=torch.float32)
+            plain.load_state_dict(loaded.state_dict())
+            plain.save_pretrained(str(temporary), safe_serialization=True)
     except OSError:
         raise
     except Exception as error:
         raise ModelError(f"cannot read the weights of {path.name}: {first_line(error)}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

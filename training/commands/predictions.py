@@ -200,10 +200,11 @@ def fidelity(
 
 
 def samples() -> None:
-    """Put the sample models together in the workspace and say what they are ('make samples' runs this)."""
-    from training.samples import assemble, models
+    """Make the sample models ready in the workspace and say what they are ('make samples' runs this)."""
+    from training.samples import models, prepare
 
-    assemble()
+    for step in prepare():
+        typer.echo(f"{step} ...", err=True)
     print_table(
         "Sample models",
         ["name", "size", "terms", "where"],
