@@ -156,7 +156,6 @@ def _show_damage(scene: Scene, source: int, method: str, methods: Sequence[str])
         f"Tokens by damage: how many nats more the gold token costs through {method} than through {against}. "
         "The columns of methods are the gold token's nats. Select a row to look into it."
     )
-    number = st.column_config.NumberColumn(format="%.2f", width="small")
     event = st.dataframe(
         frame.head(500),
         hide_index=True,
@@ -165,7 +164,11 @@ def _show_damage(scene: Scene, source: int, method: str, methods: Sequence[str])
         selection_mode="single-row",
         # A table keeps its selected row when other rows come: it is a table of its own for each scene and method.
         key=f"damage_{hash((scene.key, source, method)) & 0xFFFFFFFF:x}",
-        column_config={c: number for c in frame.columns if frame[c].dtype.kind == "f"},
+        column_config={
+            c: st.column_config.NumberColumn(format="%.2f", width=40 + 8 * len(c))  # a method's name in full
+            for c in frame.columns
+            if frame[c].dtype.kind == "f"
+        },
     )
     picked = [int(frame["token"].iloc[row]) for row in event.selection.rows]
     new = picked != st.session_state.get("damaged")
