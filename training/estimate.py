@@ -77,10 +77,11 @@ def estimate(config: Config, splits: Splits) -> Estimate:
     """What training on `config` would take; raises `ModelError` for a model that is not there."""
     lengths = list(_lengths(config, splits))
     chosen = {**DEFAULTS, **config.training}
-    batch = int(chosen["per_device_train_batch_size"]) * int(chosen.get("gradient_accumulation_steps", 1))
     examples = sum(len(list(windows(length, config.max_length))) for length in lengths)
     limit, epochs = int(chosen.get("max_steps", -1)), float(chosen["num_train_epochs"])
-    steps = limit if limit > 0 else math.ceil(-(-examples // batch) * epochs)
+    micro, gathered = int(chosen["per_device_train_batch_size"]), int(chosen.get("gradient_accumulation_steps", 1))
+    batches = examples // micro if chosen.get("dataloader_drop_last") else -(-examples // micro)
+    steps = limit if limit > 0 else math.ceil(max(1, -(-batches // gathered)) * epochs)
     tokens = sum(lengths)
     asked = list(dict.fromkeys([config.target, *(source.model for source in config.sources)])) if config.sources else []
     sizes = {name: model_size(name) for name in {config.target, *asked}}

@@ -77,9 +77,16 @@ class FusionTrainer(Trainer):  # type: ignore[misc]
     def _leave_out_repeats(self, batch: dict[str, Any]) -> None:
         """Let an epoch's last batch count only as far as there are examples: so that all processes have as many batches
         of one size, accelerate fills up with examples from the epoch's beginning."""
+        if self.args.dataloader_drop_last:  # a batch that is not full is dropped, not filled up
+            return
         size = self.args.train_batch_size // (self.args.world_size if self.accelerator.split_batches else 1)
         rest = len(self.train_dataset) % (size * self.args.world_size) or size * self.args.world_size
-        batch["labels"][max(0, rest - self.args.process_index * size) :] = -100
+        kept = max(0, rest - self.args.process_index * size)
+        if "position_ids" in batch:  # packed: examples lie behind each other in a single row
+            begins = torch.nonzero(batch["position_ids"][0] == 0)[:, 0].tolist()
+            batch["labels"][:, begins[kept] if kept < len(begins) else batch["labels"].shape[1] :] = -100
+        else:
+            batch["labels"][kept:] = -100
 
     @property
     def stopping(self) -> bool:

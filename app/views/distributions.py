@@ -165,7 +165,7 @@ def _show_damage(scene: Scene, source: int, method: str, methods: Sequence[str])
         # A table keeps its selected row when other rows come: it is a table of its own for each scene and method.
         key=f"damage_{hash((scene.key, source, method)) & 0xFFFFFFFF:x}",
         column_config={
-            c: st.column_config.NumberColumn(format="%.2f", width=40 + 8 * len(c))  # a method's name in full
+            c: st.column_config.NumberColumn(format="%.2f", width=24 + 7 * len(c))  # a method's name in full
             for c in frame.columns
             if frame[c].dtype.kind == "f"
         },

@@ -62,12 +62,14 @@ def _in_two_processes(module: str, config: Path, *options: str) -> None:
     assert found.returncode == 0, found.stderr[-20_000:]
 
 
-@pytest.mark.parametrize("size", [5, 6])
-def test_two_processes_have_the_losses_of_one(tmp_path: Path, models: tuple[str, str], size: int) -> None:
+@pytest.mark.parametrize(("size", "packing"), [(5, False), (6, False), (5, True)])
+def test_two_processes_have_the_losses_of_one(
+    tmp_path: Path, models: tuple[str, str], size: int, packing: bool
+) -> None:
     """Of 28 examples the third step, an epoch's last, has 8 or 4: 5 and 3 for the two processes, or 4 and none."""
     one = _run(tmp_path, models, "one", training={"per_device_train_batch_size": 2 * size})
     train(one, say=_quiet)
-    two = _run(tmp_path, models, "two", training={"per_device_train_batch_size": size})
+    two = _run(tmp_path, models, "two", training={"per_device_train_batch_size": size}, packing=packing)
     path = tmp_path / "two.yaml"
     path.write_text(dump(two), encoding="utf-8")
     _in_two_processes("training", path)
@@ -159,6 +161,20 @@ def test_accumulated_batches_have_the_losses_of_a_whole_one(tmp_path: Path, mode
     train(one, say=_quiet)
     train(cut, say=_quiet)
     _same(one, cut)
+
+
+def test_a_dropped_batch_takes_nothing_from_the_last_full_one(tmp_path: Path, models: tuple[str, str]) -> None:
+    """Of 28 examples four batches of 6 are full."""
+    plain = _run(tmp_path, models, "plain", training={"per_device_train_batch_size": 6})
+    full = {"per_device_train_batch_size": 6, "dataloader_drop_last": True}
+    dropped = _run(tmp_path, models, "dropped", training=full)
+    train(plain, say=_quiet)
+    train(dropped, say=_quiet)
+    _same(plain, dropped)
+    for drop, steps in ((False, 10), (True, 8)):
+        epochs = {**full, "max_steps": -1, "num_train_epochs": 2, "dataloader_drop_last": drop}
+        config = _run(tmp_path, models, "epochs", training=epochs)
+        assert estimate(config, split_corpus(config)).steps == steps
 
 
 @pytest.mark.parametrize("changes", [{"packing": True}, {"training": {"gradient_checkpointing": True}}])
