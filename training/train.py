@@ -31,6 +31,7 @@ from training.guards import alone, failures_told
 from training.merging import merge_weights
 from training.precision import INSTEAD, lacks_bfloat16, trains_on_cpu
 from training.progress import Journal
+from training.resuming import check_same, restore_patience
 from training.runs import FORMAT, RESULT, VERSION
 from training.saving import gather_on_saving, save_whole
 from training.splits import split_corpus
@@ -70,6 +71,8 @@ def _train(config: Config, resume: bool, say: Say, engine: Engine | None) -> dic
         )
     if config.kind != "train":
         return _without_training(config, say)
+    if resume:
+        check_same(config, folder)
     splits = split_corpus(config)
     # Before anything is made: what the Trainer refuses is to be known now, and its settings decide how processes wait.
     arguments = _arguments(config, bool(splits.validation))
@@ -101,13 +104,16 @@ def _train(config: Config, resume: bool, say: Say, engine: Engine | None) -> dic
     place = "cpu" if _sharded() else device  # who shards a model moves it
     target = load_model(config.target, device=place, dtype="float32")
     network = _with_lora(target.network, config) if config.lora else target.network
+    stopper = EarlyStoppingCallback(config.patience) if config.patience else None
+    if stopper and resume and checkpoint:
+        restore_patience(stopper, checkpoint)
     trainer = FusionTrainer(
         model=network,
         args=arguments,
         train_dataset=examples,
         eval_dataset=splits.validation or None,  # only its presence counts: see FusionTrainer.evaluate
         data_collator=Collator(target.start, packing=config.packing),
-        callbacks=[EarlyStoppingCallback(config.patience)] if config.patience else None,
+        callbacks=[stopper] if stopper else None,
         loss=config.loss,
         model_of=target,
         validation=splits.validation,

@@ -287,6 +287,37 @@ def test_a_stop_writes_one_checkpoint_and_leaves_no_trace_in_the_run(
     assert resumed["validation_after"] == pytest.approx(result["validation_after"], rel=1e-4)
 
 
+def test_early_stopping_goes_on_counting_and_a_run_keeps_its_settings(
+    tmp_path: Path, models: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every evaluation is worse than the one before: the fourth is the third bad one, after 28 of 70 steps."""
+    usual = _config(tmp_path, models).training
+    chosen = {**{n: v for n, v in usual.items() if not n.startswith("save_")}, "num_train_epochs": 10}
+    config = _config(tmp_path, models, training=chosen, patience=3)
+    evaluate, read = FusionTrainer.evaluate, FusionTrainer.get_batch_samples
+
+    def worse(trainer: FusionTrainer, *args: Any, **options: Any) -> dict[str, float]:
+        one = replace(score(trainer._model_of, trainer._validation[:1])[0], bits=10.0 + trainer.state.global_step)
+        with monkeypatch.context() as patch:
+            patch.setattr("training.trainer.score", lambda *_, **__: [one])
+            return evaluate(trainer, *args, **options)
+
+    def signalled(trainer: FusionTrainer, *args: Any, **options: Any) -> Any:
+        if trainer.state.global_step == 16:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return read(trainer, *args, **options)
+
+    monkeypatch.setattr(FusionTrainer, "evaluate", worse)
+    with monkeypatch.context() as patch:
+        patch.setattr(FusionTrainer, "get_batch_samples", signalled)
+        assert not train(config, say=_quiet)["finished"]
+    other = _config(tmp_path, models, training={**chosen, "learning_rate": 1e-3}, loss={"lam": 1.0}, patience=3)
+    with pytest.raises(TrainingError, match=r"loss\.lam \(was 0\.5, now 1\.0\), training\.learning_rate \(was 0\.003"):
+        train(other, resume=True, say=_quiet)
+    longer = _config(tmp_path, models, training={**chosen, "num_train_epochs": 11, "logging_steps": 2}, patience=3)
+    assert train(longer, resume=True, say=_quiet)["steps"] == 28
+
+
 def test_what_the_trainer_refuses_is_said_before_any_data_is_made(tmp_path: Path, models: tuple[str, str]) -> None:
     config = _config(tmp_path, models, training={"eval_strategy": "sometimes", "use_cpu": True})
     with pytest.raises(TrainingError, match="the Trainer refuses"):
