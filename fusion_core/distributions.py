@@ -120,6 +120,12 @@ class TopK:
         """The chosen positions (a slice, or an array of indices)."""
         return TopK(None if self.ids is None else self.ids[positions], self.logprobs[positions], self.width)
 
+    def with_ids(self) -> TopK:
+        """The same with the ids said where all entries are kept."""
+        if self.ids is not None:
+            return self
+        return TopK(np.tile(np.arange(self.k, dtype=np.int32), (len(self), 1)), self.logprobs, self.width)
+
     def with_empty_row(self) -> TopK:
         """The same with a row in front that says nothing: where a model predicts no first token."""
         nothing = np.full((1, self.k), -np.inf, dtype=np.float32)

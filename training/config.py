@@ -90,7 +90,8 @@ class CorpusSection(_Section):
     limit: int = Field(0, ge=0, description="Documents to read at most; 0 for all.")
     split: Literal["hash", "order"] = Field(
         "hash",
-        description="How documents are kept apart: by a hash of their names, or order: the last ones of each domain.",
+        description="How documents are kept apart: by a hash of their names, or order: the last ones of each domain, "
+        "and of a long text its last parts.",
     )
     validation: float = Field(0.1, ge=0, lt=1, description="Share of documents for validation during training.")
     held_out: float = Field(0.1, ge=0, lt=1, description="Share of documents that only 'fusescope evaluate' reads.")

@@ -24,12 +24,18 @@ def score_ensemble(
     """Every document's score by the sources carried to the target's tokens and fused by the config's rule.
 
     Raises:
-        ConfigError: there are no sources, or one is carried by a published rule, which gives no whole distribution.
+        ConfigError: there are no sources, one is carried by a published rule, which gives no whole distribution, or
+            the gold token itself would choose between them.
     """
     if not config.sources:
         raise ConfigError("an ensemble needs sources")
     if published := [s.method for s in config.sources if s.method in PUBLISHED]:
         raise ConfigError(f"an ensemble needs whole distributions, which {published[0]} does not give")
+    if config.fusion.level == "token" and config.fusion.rule in ("min_ce", "avg_ce"):
+        raise ConfigError(
+            f"an ensemble by {config.fusion.rule} at the level token lets the gold token choose its predictor; take "
+            "the level sequence, or the rule mean or product ('fusescope fidelity' gives that bound, and says so)"
+        )
     names = list(dict.fromkeys([config.target, *(source.model for source in config.sources)]))
     models = {name: load_model(name, device=config.teach.device, dtype=config.teach.dtype) for name in names}
     target = models[config.target]
@@ -60,9 +66,9 @@ def score_ensemble(
             bits = float(-np.log2(np.maximum(fused.prob_of(gold), 1e-12)).sum())
             correct = best == gold
             kept = Reliability.of(fused.prob_of(np.maximum(best, 0)), correct)
-            found.append(
-                Score(start + n, document.name, document.domain, bits, size, len(gold), int(correct.sum()), kept)
-            )
+            whole = document.whole or f"{document.name}, {start + n}"
+            name, domain, hits = document.name, document.domain, int(correct.sum())
+            found.append(Score(start + n, name, whole, domain, bits, size, len(gold), hits, kept))
         if progress is not None:
             progress(min(len(documents), start + _BATCH), len(documents))
     return found

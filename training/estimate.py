@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from rich.filesize import decimal
 
 from fusion_core import load_tokenizer
+from fusion_core.errors import ConfigError
 from fusion_core.models import BATCH_TOKENS, ModelSize, default_dtype, model_size
 from training.config import DEFAULTS, Config
 from training.data import plan
 from training.precision import INSTEAD, lacks_bfloat16
-from training.splits import Splits
+from training.splits import NO_VALIDATION, Splits
 from training.stages.examples import windows
 
 # Bytes of text that are tokenised; the tokens of what follows are reckoned from theirs.
@@ -37,7 +38,7 @@ class Estimate:
         distributions, checkpoints: bytes on disk, of the data and of what training saves.
         memory: the most that is needed at once while a model is asked or trained, bytes by what is done.
         has: bytes of memory of the device that does it, None where it is not known.
-        notice: what will be done otherwise than the config says; empty where nothing is.
+        notice: what will be done otherwise than the config says or means; empty where nothing is.
     """
 
     documents: tuple[int, int, int]
@@ -74,7 +75,12 @@ class Estimate:
 
 
 def estimate(config: Config, splits: Splits) -> Estimate:
-    """What training on `config` would take; raises `ModelError` for a model that is not there."""
+    """What training on `config` would take.
+
+    Raises:
+        ModelError: a model is not there.
+        ConfigError: its examples are longer than the target can read.
+    """
     lengths = list(_lengths(config, splits))
     chosen = {**DEFAULTS, **config.training}
     examples = sum(len(list(windows(length, config.max_length))) for length in lengths)
@@ -86,6 +92,8 @@ def estimate(config: Config, splits: Splits) -> Estimate:
     asked = list(dict.fromkeys([config.target, *(source.model for source in config.sources)])) if config.sources else []
     sizes = {name: model_size(name) for name in {config.target, *asked}}
     trains = config.kind == "train"
+    if trains:
+        check_length(config, splits)
     memory = {f"teach {name}": _asking(config, sizes[name]) for name in asked} if trains else {}
     if trains:
         memory["train"] = _training(config, sizes[config.target], max(lengths, default=0))
@@ -104,8 +112,29 @@ def estimate(config: Config, splits: Splits) -> Estimate:
         sizes[config.target].parameters * (12 * saved + 4),
         memory,
         _memory(config),
-        INSTEAD if trains and lacks_bfloat16(config.training) else "",
+        " ".join(_notices(config, splits)) if trains else "",
     )
+
+
+def _notices(config: Config, splits: Splits) -> Iterator[str]:
+    if lacks_bfloat16(config.training):
+        yield INSTEAD
+    if config.corpus.validation and not splits.validation:
+        yield f"Note: {NO_VALIDATION}."
+
+
+def check_length(config: Config, splits: Splits) -> None:
+    """Raise `ConfigError` where an example, with the token that begins a text, is longer than the target can read."""
+    positions = model_size(config.target).positions
+    tokenizer = load_tokenizer(config.target)
+    lead = int(tokenizer.adds_bos and "bos" in tokenizer.roles)
+    if not positions or config.max_length + lead <= positions:
+        return
+    if min(config.max_length, max(_lengths(config, splits), default=0)) + lead > positions:
+        raise ConfigError(
+            f"max_length is {config.max_length}, and {config.target} reads {positions} tokens at most"
+            f"{', of which one begins the text' if lead else ''}; set max_length to {positions - lead} or less"
+        )
 
 
 def _lengths(config: Config, splits: Splits) -> Iterator[int]:

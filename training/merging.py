@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fusion_core.errors import ModelError
+from fusion_core import load_tokenizer
+from fusion_core.errors import ModelError, TokenizerError
 from fusion_core.models import weights_folder
 from fusion_core.workspace import atomic_folder
 
@@ -52,7 +53,7 @@ def merge_weights(models: Sequence[str], output: Path, method: str = "linear", w
         weight: of each further model against what has been merged before it.
 
     Raises:
-        ModelError: an unknown method, fewer than two models, or their architectures or shapes differ.
+        ModelError: an unknown method, fewer than two models, or their architectures, shapes or vocabularies differ.
     """
     if method not in MERGES:
         raise ModelError(f"unknown merge {method!r}; choose one of {', '.join(MERGES)}")
@@ -64,6 +65,7 @@ def merge_weights(models: Sequence[str], output: Path, method: str = "linear", w
     folders = [weights_folder(name) for name in models]
     places = [_places(folder) for folder in folders]
     _check_alike(models, folders, places)
+    _check_entries(models)
     combine = {"linear": linear, "slerp": slerp}[method]
     if output.exists():
         raise ModelError(f"{output} is there already; give another folder, or remove it")
@@ -89,6 +91,22 @@ def _tensor(path: Path, name: str) -> Any:
 
     with safe_open(path, framework="pt") as opened:
         return opened.get_tensor(name)
+
+
+def _check_entries(models: Sequence[str]) -> None:
+    """Row i of the embeddings must be of one token in all models; a folder of weights alone is taken at its word."""
+    first = load_tokenizer(models[0]).vocabulary.pieces
+    for name in models[1:]:
+        try:
+            pieces = load_tokenizer(name).vocabulary.pieces
+        except TokenizerError:
+            continue
+        differing = sum(a != b for a, b in zip(first, pieces, strict=False)) + abs(len(first) - len(pieces))
+        if differing:
+            raise ModelError(
+                f"{models[0]} and {name} differ in {differing:,} entries of their vocabularies: embeddings are of "
+                "other tokens and cannot be merged; train with a source instead, which carries it over"
+            )
 
 
 def _places(folder: Path) -> dict[str, Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import platform
@@ -16,11 +17,11 @@ import yaml
 
 from fusion_core import load_tokenizer
 from fusion_core.errors import ConfigError, DivergedError, TrainingError
-from fusion_core.models import load_model
+from fusion_core.models import load_model, weights_identity
 from fusion_core.sealed import SealError, read_json, write_json
 from fusion_core.workspace import digest
 from training import yaml_text
-from training.config import apply_change, parse
+from training.config import Config, apply_change, parse
 from training.data import Say
 from training.evaluate import Score, score, table
 from training.guards import alone
@@ -138,17 +139,17 @@ def _best(
     settings = settings_of(sweep, method)
     if seed != sweep.seeds[0]:
         settings = [_best(sweep, method, sweep.seeds[0], root, trials, say)[0]]
-    best: tuple[float, dict[str, Any], Path] | None = None
-    for setting in settings:
+
+    def trained(setting: dict[str, Any], *, anew: bool = False) -> tuple[float | None, Path]:
         value = value_of(sweep, method, setting, seed)
-        folder = Path(value["output"])
-        key = str(folder.relative_to(root))
-        asked = digest(json.dumps({**value, "output": "", "data": ""}, sort_keys=True))
-        if trials.get(key, {}).get("config") != asked:
+        config = parse(value)
+        key = str(config.output.relative_to(root))
+        asked = digest(json.dumps({**value, "output": "", "data": ""}, sort_keys=True), *_read_by(config))
+        if anew or trials.get(key, {}).get("config") != asked:
             say(f"{key} ...")
-            shutil.rmtree(folder, ignore_errors=True)  # what an interrupted run left
+            shutil.rmtree(config.output, ignore_errors=True)  # what an interrupted run left
             try:
-                found = train(parse(value), say=lambda _: None)
+                found = train(config, say=lambda _: None)
             except DivergedError as error:  # a setting that diverges loses
                 say(f"{key}: {error}")
                 found = {"validation_after": None, "finished": True}
@@ -156,9 +157,14 @@ def _best(
                 raise TrainingError(f"stopped in {key}; the same command makes that run anew and goes on from there")
             trials[key] = {**found, "config": asked}
             write_json(root / _TRIALS, FORMAT, VERSION, {"trials": trials})
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        shutil.rmtree(config.output / "checkpoints", ignore_errors=True)
         bits = trials[key]["validation_after"]
         say(f"{key}: {'diverged' if bits is None else f'{bits:.4f} bits per byte on validation'}")
+        return bits, config.output
+
+    best: tuple[float, dict[str, Any], Path] | None = None
+    for setting in settings:
+        bits, folder = trained(setting)
         if bits is not None and (best is None or bits < best[0]):
             if best is not None:
                 shutil.rmtree(best[2] / "model", ignore_errors=True)
@@ -167,7 +173,21 @@ def _best(
             shutil.rmtree(folder / "model", ignore_errors=True)
     if best is None:
         raise TrainingError(f"every setting of {method!r} diverged; try a lower learning rate")
+    if not (best[2] / "model").is_dir():  # it lost to a setting that the grid no longer has
+        trained(best[1], anew=True)
     return best[1], best[2]
+
+
+def _read_by(config: Config) -> list[str]:
+    """What tells whether a run would read the same: its models' weights and its documents."""
+    texts = hashlib.sha256()
+    splits = split_corpus(config)
+    for part in (splits.train, splits.validation, splits.held_out):
+        for document in part:
+            texts.update(digest(document.text).encode())
+        texts.update(b"|")
+    models = (config.target, *(source.model for source in config.sources))
+    return [*map(weights_identity, models), texts.hexdigest()]
 
 
 def _judge(

@@ -26,6 +26,7 @@ from training.data import Say, plan, prepare
 from training.dataset import Collator, Examples, OnlineExamples
 from training.engines import Engine
 from training.ensemble import score_ensemble
+from training.estimate import check_length
 from training.evaluate import score
 from training.guards import alone, failures_told
 from training.merging import merge_weights
@@ -34,7 +35,7 @@ from training.progress import Journal
 from training.resuming import check_same, restore_patience
 from training.runs import FORMAT, RESULT, VERSION
 from training.saving import gather_on_saving, save_whole
-from training.splits import split_corpus
+from training.splits import NO_VALIDATION, split_corpus
 from training.trainer import Before, FusionTrainer, Record
 
 
@@ -74,6 +75,7 @@ def _train(config: Config, resume: bool, say: Say, engine: Engine | None) -> dic
     if resume:
         check_same(config, folder)
     splits = split_corpus(config)
+    check_length(config, splits)
     # Before anything is made: what the Trainer refuses is to be known now, and its settings decide how processes wait.
     arguments = _arguments(config, bool(splits.validation))
     device = str(arguments.device)
@@ -83,6 +85,8 @@ def _train(config: Config, resume: bool, say: Say, engine: Engine | None) -> dic
     if lacks_bfloat16(config.training):
         say(INSTEAD)
     say(f"documents: {len(splits.train)} train, {len(splits.validation)} validation, {len(splits.held_out)} held out")
+    if config.corpus.validation and not splits.validation:
+        say(NO_VALIDATION)
     tell = Journal(folder)
     stages = 0 if config.online else len(plan(config, splits.train))
     # Of several processes the first one makes the data; the others then find it made.
@@ -173,6 +177,7 @@ def _without_training(config: Config, say: Say) -> dict[str, Any]:
         scores = score_ensemble(config, validation) if validation else []
     else:
         models = [config.target, *(source.model for source in config.sources)]
+        shutil.rmtree(folder / "model", ignore_errors=True)  # of an attempt that was killed before its end
         merge_weights(models, folder / "model", config.kind, config.merge_weight)
         tokenizer = load_tokenizer(config.target)
         tokenizer.save(folder / "model")

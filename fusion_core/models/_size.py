@@ -18,6 +18,7 @@ class ModelSize:
         parameters: all weights, tied ones once.
         layers, hidden, intermediate: of its blocks; `intermediate` is the width of their feed-forward part.
         width: entries of its logits.
+        positions: tokens that it can read at once at most, None where its config names no limit.
     """
 
     parameters: int
@@ -25,6 +26,7 @@ class ModelSize:
     hidden: int
     intermediate: int
     width: int
+    positions: int | None
 
 
 def model_size(name: str | Path) -> ModelSize:
@@ -47,6 +49,7 @@ def model_size(name: str | Path) -> ModelSize:
             hidden,
             _feed_forward(text, hidden),
             int(network.get_output_embeddings().weight.shape[0]),
+            getattr(config, "max_position_embeddings", None) or None,
         )
     except ModelError:
         raise

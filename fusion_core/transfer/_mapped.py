@@ -64,4 +64,5 @@ def _carry(
         rows, ids, top.probs, top.tail, top.ids is None, mapping.indptr, mapping.target_ids, mapping.weights, exact,
         mapping.target_size, first_wins,
     )  # fmt: skip
-    return Transfer(name, indptr, out_ids, masses, ledger, rows >= 0, mapping.target_size)
+    # Where all that was kept is lost, nothing is carried over either.
+    return Transfer(name, indptr, out_ids, masses, ledger, np.diff(indptr) > 0, mapping.target_size)

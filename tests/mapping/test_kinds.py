@@ -141,13 +141,27 @@ def test_every_kind_is_a_sparse_matrix_of_shares(
             assert mapping.distance[source.vocabulary.spells].max() == 0
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in NEEDS_TEXTS])
-def test_ties_to_the_lowest_target_id_in_every_kind(tmp_path: Path, kind: str) -> None:
-    """The same bytes stand twice in the target, as a byte entry and as a letter."""
+def test_ties_go_to_the_lowest_target_id(tmp_path: Path) -> None:
     source = _words(tmp_path, "s", ["A", "B"])
-    target = _words(tmp_path, "t", ["<0x41>", "A", "<0x42>", "B"])
+    target = _words(tmp_path, "t", ["AX", "BX", "AY", "BY"])
+    assert map_vocabulary(source, target, kind="soft").best.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in NEEDS_TEXTS])
+def test_of_a_byte_piece_and_a_letter_the_letter_is_taken_which_the_tokenizer_makes(tmp_path: Path, kind: str) -> None:
+    source = _words(tmp_path, "s", ["A", "B", "C"])
+    target = _words(tmp_path, "t", ["<0x41>", "A", "<0x42>", "B", "<0x43>"])
     best = map_vocabulary(source, target, kind=kind).best.tolist()
-    assert best == ([0, 2] if kind != "first-token" else best)
+    assert best == [1, 3, 4]
+
+
+@pytest.mark.parametrize("kind", ["hard", "soft"])
+def test_what_boundary_rules_say_of_punctuation_is_what_the_text_has(kind: str) -> None:
+    source, target = sample("minilm"), sample("mistral")
+    mapping = map_vocabulary(source, target, kind=kind)
+    for letter in ".,'-:9":
+        (i,) = source.encode(letter).ids.tolist()
+        assert target.vocabulary.pieces[mapping.best[i]] == letter
 
 
 class TestStorage:

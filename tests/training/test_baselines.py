@@ -71,7 +71,9 @@ def test_what_cannot_be_merged_is_refused(tmp_path: Path, models: tuple[str, str
     ).save_pretrained(str(wide))
     gpt = tiny.save_model(tmp_path / "gpt", "metaspace-bpe", 1)
     GPT2LMHeadModel(GPT2Config(vocab_size=440, n_embd=32, n_layer=1, n_head=2)).save_pretrained(str(gpt))
-    for other, says in ((wide, r"is \[440, 32\] in|is \[32"), (gpt, "only one architecture")):
+    for other, says in (
+        (wide, r"is \[440, 32\] in|is \[32"), (gpt, "only one architecture"), (models[0], "entries of their vocab"),
+    ):  # fmt: skip
         with pytest.raises(ModelError, match=says):
             merge_weights([models[1], str(other)], tmp_path / "out")
     for bad, says in ((("cubic", 0.5), "unknown merge"), (("linear", 2.0), "from 0 to 1")):
@@ -108,6 +110,19 @@ def test_an_ensemble_is_measured_as_fidelity_measures_it(tmp_path: Path, models:
         "published-hard"}]}, "whole distributions")):  # fmt: skip
         with pytest.raises(ConfigError, match=says):
             score_ensemble(_config(tmp_path, models[:2], kind="ensemble", **changes), texts)
+
+
+def test_what_an_attempt_left_that_was_killed_is_no_obstacle(tmp_path: Path, models: tuple[str, str, str]) -> None:
+    config = _config(tmp_path, models[:2], kind="linear", sources=[{"model": models[2]}])
+    (config.output / "model").mkdir(parents=True)
+    (config.output / "model" / "model.safetensors").write_bytes(b"half")
+    assert train(config, say=_quiet)["finished"]
+
+
+def test_an_ensemble_chosen_by_what_is_to_be_predicted_is_refused(tmp_path: Path, models: tuple[str, str, str]) -> None:
+    oracle = {"rule": "min_ce", "level": "token"}
+    with pytest.raises(ConfigError, match="lets the gold token choose"):
+        train(_config(tmp_path, models[:2], kind="ensemble", fusion=oracle), say=_quiet)
 
 
 def test_one_line_in_a_config_makes_each_baseline_and_evaluate_shows_them_side_by_side(

@@ -49,3 +49,11 @@ def test_names_with_a_number_sign_are_names_and_parts_stay_together(tmp_path: Pa
     assert all(len([name for name in part if name.startswith("owner")]) > 50 for part in names)
     holding = [part for part in names if any(name.startswith("long") for name in part)]
     assert len(holding) == 1 and sum(name.startswith("long") for name in holding[0]) > 3
+
+
+def test_shares_are_what_they_say_whatever_floats_make_of_them(tmp_path: Path) -> None:
+    file = tmp_path / "ten.txt"
+    file.write_text("\n".join(f"paragraph {n}" for n in range(10)), encoding="utf-8")
+    corpus = {"files": [str(file)], "paragraphs": True, "split": "order", "validation": 0.2, "held_out": 0.1}
+    splits = split_corpus(parse({"target": "a", "corpus": corpus, "output": "runs/x"}))
+    assert [len(getattr(splits, split)) for split in SPLITS] == [7, 2, 1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,39 @@ def test_another_config_is_another_trial(sweep: Sweep, monkeypatch: pytest.Monke
         with pytest.raises(TrainingError, match="every setting of 'clm' diverged"):
             run(sweep, _quiet)
     assert made == [2, 3]
+
+
+def test_other_texts_or_weights_are_another_trial(
+    tmp_path: Path, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+
+    def recorded(config: Any, **options: Any) -> dict[str, Any]:
+        made.append(1)
+        return {"validation_after": None, "finished": True}
+
+    monkeypatch.setattr(training.train, "train", recorded)
+    text = Path(sweep.config["corpus"]["files"][0])
+    weights = Path(sweep.config["target"]) / "model.safetensors"
+    for change, trained in (
+        (lambda: None, 1),
+        (lambda: None, 1),
+        (lambda: text.write_text(text.read_text(encoding="utf-8").replace("fox", "box"), encoding="utf-8"), 2),
+        (lambda: os.utime(weights, (0, 0)), 3),
+    ):
+        change()
+        with pytest.raises(TrainingError, match="every setting of 'clm' diverged"):
+            run(sweep, _quiet)
+        assert len(made) == trained
+
+
+def test_a_smaller_grid_brings_back_the_model_that_had_lost(sweep: Sweep) -> None:
+    rows = {row["method"]: row for row in run(sweep, _quiet)}
+    (loser,) = {0.1, 0.9} - {rows["byte-exact"]["setting"]["loss.lam"]}
+    sweep.grid["loss.lam"] = [loser]
+    again = {row["method"]: row for row in run(sweep, _quiet)}
+    assert again["byte-exact"]["setting"] == {"loss.lam": loser}
+    assert again["byte-exact"]["held_out"] != rows["byte-exact"]["held_out"]
 
 
 @pytest.mark.parametrize("part", ["validation", "held_out"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from training.shards import MANIFEST, is_shards, read_manifest, read_shards, run
 from training.stages import teach
 
 pytest.importorskip("torch")
-from fusion_core.models import Model, load_model
+from fusion_core.models import Model, load_model, weights_identity
 
 TEXTS = [f"the quick brown fox jumps over {n} lazy dogs" * (1 + n) for n in range(12)]
 DOCUMENTS = [Document(f"d{n}", "odd" if n % 2 else "even", text) for n, text in enumerate(TEXTS)]
@@ -46,6 +47,28 @@ def test_shards_hold_what_the_model_says(tmp_path: Path, model: Model) -> None:
         assert found.has_start == asked.has_start and found.encoding.ids.tolist() == asked.encoding.ids.tolist()
         assert np.allclose(found.top.logprobs, asked.top.logprobs, rtol=1e-3, atol=1e-3)
         assert found.bits_per_byte == pytest.approx(asked.bits_per_byte, rel=1e-3)
+
+
+@pytest.mark.parametrize("top_k", [440, 10_000])
+def test_all_entries_and_a_text_without_tokens_can_be_kept(tmp_path: Path, model: Model, top_k: int) -> None:
+    """One tokenizer drops a text of spaces; both vocabularies are smaller than 10,000."""
+    documents = [Document("blank", "d", "  "), *DOCUMENTS[:2]]
+    _run(tmp_path, model, documents, top_k)
+    taught = teach.open_taught(tmp_path)
+    for document, shard, row in taught.listing():
+        found, asked = taught.predictions(model.tokenizer, shard, row), model.predict(document.text)
+        assert found.encoding.ids.tolist() == asked.encoding.ids.tolist() and found.top.k == taught.top_k
+        if len(asked.encoding) > 1:
+            assert found.bits_per_byte == pytest.approx(asked.bits_per_byte, rel=1e-3)
+
+
+def test_a_changed_config_of_the_model_is_noticed(tmp_path: Path, model: Model) -> None:
+    tiny.save_model(tmp_path / "m", "byte-bpe", 3)
+    before = weights_identity(str(tmp_path / "m"))
+    config = tmp_path / "m" / "config.json"
+    config.write_text(config.read_text().replace('"rope_theta": 10000.0', '"rope_theta": 3.0'))
+    os.utime(config, (0, 0))
+    assert weights_identity(str(tmp_path / "m")) != before
 
 
 def test_a_rerun_does_only_what_is_missing_damaged_or_changed(tmp_path: Path, model: Model) -> None:

@@ -15,24 +15,26 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fusion_core import ConfigError, TrainingError, load_tokenizer, map_vocabulary
+from fusion_core import ConfigError, TextError, TrainingError, load_tokenizer, map_vocabulary
 from fusion_core.compat.fusellm import transform_step_logits
 from fusion_core.transfer import build_index, transfer
 from tests.support import tiny
 from tests.support.predictions import random_predictions
 from tests.training.test_cli import fusescope
+from training.calibration import Reliability
 from training.config import Config, parse
 from training.corpus import Document
 from training.data import prepare
 from training.shards import read_shards
-from training.splits import split_corpus
+from training.splits import NO_VALIDATION, split_corpus
 from training.stages import carry, teach
 
 torch = pytest.importorskip("torch")
 from fusion_core.loss import SparseTarget, fusion_loss  # noqa: E402
 from fusion_core.models import load_model  # noqa: E402
 from training.dataset import Collator, Examples  # noqa: E402
-from training.evaluate import score, table  # noqa: E402
+from training.estimate import check_length, estimate  # noqa: E402
+from training.evaluate import Score, score, table  # noqa: E402
 from training.train import train  # noqa: E402
 from training.trainer import FusionTrainer  # noqa: E402
 
@@ -201,6 +203,31 @@ def test_documents_of_one_name_are_paired_with_themselves(models: tuple[str, str
         assert row["difference"] == row["difference low"] == row["difference high"] == 0
 
 
+def _score(place: int, bits: float, size: int, whole: str = "") -> Score:
+    name = f"n{place}"
+    return Score(place, name, whole or name, "d", bits, size, 4, 2, Reliability.of(np.ones(1), np.ones(1, np.bool_)))
+
+
+def test_a_difference_is_one_of_bits_per_byte_over_what_all_models_scored() -> None:
+    """The second model's first token takes more of each text, and it has nothing to predict in the last one."""
+    ours = [_score(n, 10.0 + n, 8) for n in range(5)]
+    theirs = [_score(n, 20.0 + n, 5) for n in range(4)]
+    first, second = table({"a": ours, "b": theirs}).to_dict("records")
+    assert first["documents"] == second["documents"] == 4
+    assert first["bits per byte"] == pytest.approx(46 / 32) and second["bits per byte"] == pytest.approx(86 / 20)
+    assert second["difference"] == pytest.approx(86 / 20 - 46 / 32)
+    assert second["difference low"] <= second["difference"] <= second["difference high"]
+    with pytest.raises(TextError, match="nothing to compare"):
+        table({"a": ours[4:], "b": theirs})
+
+
+def test_the_parts_of_a_document_are_resampled_together() -> None:
+    """Two documents of many parts: alone they cannot tell how texts differ, and their parts must not pretend to."""
+    parts = [_score(n, 10.0 if n < 20 else 30.0, 10, "one" if n < 20 else "two") for n in range(40)]
+    (row,) = table({"a": parts}).to_dict("records")
+    assert (row["documents"], row["low"], row["high"]) == (2, 1.0, 3.0)
+
+
 def test_the_loss_of_a_step_is_the_fusion_loss(tmp_path: Path, models: tuple[str, str]) -> None:
     config = _config(tmp_path, models)
     config.training.update(max_steps=1, per_device_train_batch_size=64)
@@ -357,6 +384,26 @@ def test_a_diverging_loss_stops_and_keeps_its_batch(
     assert len(calls) == 3 and not (config.output / "run.json").exists()
     with np.load(config.output / "diverged.npz", allow_pickle=False) as kept:
         assert kept["input_ids"].shape == kept["labels"].shape
+
+
+def test_examples_longer_than_the_target_reads_are_refused_at_once(tmp_path: Path, models: tuple[str, str]) -> None:
+    config = _config(tmp_path, models, max_length=65)
+    check_length(config, split_corpus(config))  # all of these texts are short
+    config.corpus.files[0].write_text("\n".join(" ".join(LINES[n : n + 6]) for n in range(12)), encoding="utf-8")
+    for asked in (lambda: train(config, say=_quiet), lambda: estimate(config, split_corpus(config))):
+        with pytest.raises(ConfigError, match="reads 64 tokens at most"):
+            asked()
+    assert not (config.output / "data").exists()
+
+
+def test_a_corpus_without_validation_documents_is_noticed(tmp_path: Path, models: tuple[str, str]) -> None:
+    few = {**_config(tmp_path, models).corpus.model_dump(mode="json"), "limit": 2, "validation": 0.1, "held_out": 0}
+    config = _config(tmp_path, models, corpus=few)
+    assert NO_VALIDATION in estimate(config, split_corpus(config)).notice
+    said: list[str] = []
+    config.training.update(max_steps=1)
+    train(config, say=said.append)
+    assert NO_VALIDATION in said
 
 
 def test_nothing_to_resume_is_said(tmp_path: Path, models: tuple[str, str]) -> None:

@@ -57,7 +57,7 @@ def teach(
     lists: dict[str, list[Any]] = {"tokens": [], "ids": [], "steps": []}
     for one in found:
         top = one.top.rows(slice(0 if one.has_start else 1, None))
-        packed = pack(top)
+        packed = pack(top.with_ids())  # of a small vocabulary top_k may be all of it
         lists["tokens"].append(one.encoding.ids.astype(np.int32))
         lists["ids"].append(packed[0])
         lists["steps"].append(packed[1])
