@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import platform
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,9 @@ _TRIALS = "trials.json"
 # Of trials.json and results.json.
 FORMAT = "fusescope-sweep"
 VERSION = 1
+# What the results call the target as it was.
+BEFORE = "before training"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,12 @@ def read_sweep(path: Path, changes: Sequence[str] = ()) -> Sweep:
         ) from error
     for change in changes:
         apply_change(config, change)
-    sweep = Sweep(config, {name: dict(made or {}) for name, made in methods.items()}, grid, fixed, seeds)
+    # Each is the name of a folder in the output, which is removed where a run in it was interrupted.
+    if bad := [name for name in map(str, methods) if not _NAME.fullmatch(name) or name == BEFORE]:
+        raise ConfigError(f"{path}: {bad[0]!r} cannot name a method; take letters, digits and any of . _ + -")
+    if not methods or not seeds:
+        raise ConfigError(f"{path}: a sweep needs at least one method and one seed")
+    sweep = Sweep(config, {str(name): dict(made or {}) for name, made in methods.items()}, grid, fixed, seeds)
     for name in sweep.methods:  # all of them are looked at before the first one runs
         for setting in settings_of(sweep, name):
             parse(value_of(sweep, name, setting, seeds[0]), f"{path}, {name}")
@@ -87,8 +96,15 @@ def value_of(sweep: Sweep, method: str, setting: Mapping[str, Any], seed: int) -
     root = Path(str(value.get("output", "sweep")))
     for name, new in {**sweep.methods[method], **setting, "training.seed": seed}.items():
         apply_change(value, f"{name}={json.dumps(new)}")
-    label = ",".join(f"{name.rsplit('.', 1)[-1]}={new}" for name, new in setting.items()) or "only"
+    label = ",".join(f"{name.rsplit('.', 1)[-1]}={_plain(new)}" for name, new in setting.items()) or "only"
     return {**value, "data": str(root / "data"), "output": str(root / method / f"{label},seed={seed}")}
+
+
+def _plain(value: Any) -> str:
+    """A value as a part of a folder's name; one that is not plain, such as a path, with what tells it from others."""
+    text = str(value)
+    made = re.sub(r"[^A-Za-z0-9._+-]+", "-", text)
+    return text if made == text else f"{made[:40]}-{digest(text)[:6]}"
 
 
 def run(sweep: Sweep, say: Say) -> list[dict[str, Any]]:
@@ -199,7 +215,7 @@ def _judge(
     for method, (setting, folder) in chosen.items():
         own = load_tokenizer(parse(value_of(sweep, method, setting, seed)).target)
         scores[method] = score(load_model(str(folder / "model"), tokenizer=own), held_out)
-    scores["before training"] = score(load_model(target), held_out)
+    scores[BEFORE] = score(load_model(target), held_out)
     frame = table(scores)
     say(frame.to_string())
     root = Path(str(sweep.config.get("output", "sweep")))

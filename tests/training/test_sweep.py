@@ -75,6 +75,21 @@ def test_each_methods_best_setting_is_judged_and_a_rerun_trains_nothing(
     assert {row["method"]: row["held_out"] for row in run(sweep, _quiet)} == {n: r["held_out"] for n, r in rows.items()}
 
 
+@pytest.mark.parametrize("name", ["../../victim", "a/b", "..", "before training", ""])
+def test_a_method_cannot_name_a_folder_elsewhere(tmp_path: Path, sweep: Sweep, name: str) -> None:
+    """What is in a run's folder is removed where it was interrupted."""
+    path = tmp_path / "bad.yaml"
+    path.write_text(yaml.safe_dump({"config": sweep.config, "methods": {name: {}}}), encoding="utf-8")
+    with pytest.raises(ConfigError, match="cannot name a method"):
+        read_sweep(path)
+    for changes in ({"methods": {}}, {"methods": {"clm": {}}, "seeds": []}):
+        path.write_text(yaml.safe_dump({"config": sweep.config, **changes}), encoding="utf-8")
+        with pytest.raises(ConfigError, match="a sweep"):
+            read_sweep(path)
+    root, folder = Path(sweep.config["output"]), value_of(sweep, "clm", {"target": "../../x"}, 0)["output"]
+    assert Path(folder).resolve().parent == (root / "clm").resolve()
+
+
 def test_another_config_is_another_trial(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
 
