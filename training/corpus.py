@@ -123,8 +123,12 @@ def from_file(path: Path) -> Iterator[Document]:
     if there); any other file is one document.
 
     Raises:
-        TextError: the file cannot be read, is not UTF-8, or a row has no text.
+        TextError: the file cannot be read or is no file, is not UTF-8, or a row has no text.
     """
+    if path.exists() and not path.is_file():
+        raise TextError(
+            f"{path} is a folder, or a pipe, which a corpus cannot be: it is read more than once; give a file"
+        )
     if path.suffix not in (".jsonl", ".parquet"):
         yield Document(path.name, path.stem, read_text(path))
         return

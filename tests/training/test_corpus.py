@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from itertools import islice
 from pathlib import Path
 
@@ -65,3 +66,11 @@ def test_no_texts_and_unknown_corpora_are_said() -> None:
         list(documents())
     with pytest.raises(TextError, match="unknown corpus 'wiki'"):
         list(documents("wiki"))
+
+
+def test_a_pipe_is_no_corpus(tmp_path: Path) -> None:
+    """It would be empty when it is read again, and shards would be removed as out of date."""
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path):
+        with pytest.raises(TextError, match="which a corpus cannot be"):
+            list(documents(files=[path]))
