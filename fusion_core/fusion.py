@@ -16,6 +16,9 @@ LEVELS = ("sequence", "token")
 
 Floats = NDArray[np.float64]
 
+# Probability below which the product does not tell entries apart.
+_FLOOR = 1e-12
+
 
 def cross_entropy(source: Predictions, *, normalize: str = "byte") -> float:
     """A source's own cross-entropy of the text in nats: per `byte`, so that tokenizers can be compared, or per `token`,
@@ -122,24 +125,32 @@ def fuse(
 ) -> Transfer:
     """One distribution per position from several sources'; arguments as for `fusion_weights`.
 
-    All rules but `product` mix: probabilities and ledgers are the weighted sums. `product` is the normalised geometric
-    mean, in which the rest of each source counts as spread evenly over the vocabulary.
+    All rules but `product` mix: probabilities and ledgers are the weighted sums, and where one source keeps an entry
+    that another does not, the share that it has of the other's tail counts too (as approximate). `product` is the
+    normalised geometric mean of the same.
     """
     weights = fusion_weights(transfers, rule, cross_entropies, temperature=temperature)
     covered = weights.sum(axis=0) > 0
     ledger = sum((w[:, None] * t.ledger for w, t in zip(weights, transfers, strict=True)), np.zeros((len(covered), 5)))
     ledger[~covered] = (0.0, 0.0, 0.0, 0.0, 1.0)
+    # What an entry has that no source keeps, of all sources' tails; and how much of the tails kept entries leave out.
+    others, left_out = np.zeros(len(covered)), np.zeros(len(covered))
     owners, ids, values = [], [], []
     for w, t in zip(weights, transfers, strict=True):
         owner = np.repeat(np.arange(len(t)), np.diff(t.indptr))
         held = w[owner] > 0
-        even = t.rest / t.size
-        mass = t.probs[held].astype(np.float64)
-        owners.append(owner[held])
+        mass, owner = t.probs[held].astype(np.float64), owner[held]
+        owners.append(owner)
         ids.append(t.ids[held].astype(np.int64))
-        # For the product: by how much a kept entry's weighted logarithm exceeds that of an entry not kept.
-        floor = np.maximum(even[owner[held]], 1e-12)
-        values.append(w[owner[held]] * (np.log1p(mass / floor) if rule == "product" else mass))
+        share = w * t.tail_share
+        others += share
+        left_out += share * np.diff(t.indptr)
+        # By how much the entry exceeds one that is not kept: its weighted probability, or logarithm for the product.
+        if rule == "product":
+            absent, lost = t.tail_share[owner], t.lost_share[owner]
+            values.append(w[owner] * np.log(np.maximum(mass + lost, _FLOOR) / np.maximum(absent + lost, _FLOOR)))
+        else:
+            values.append(w[owner] * mass - share[owner])
     size = transfers[0].size
     keys, inverse = np.unique(np.concatenate(owners) * size + np.concatenate(ids), return_inverse=True)
     sums: Floats = np.bincount(inverse, weights=np.concatenate(values), minlength=len(keys)).astype(np.float64)
@@ -152,16 +163,20 @@ def fuse(
         scale = np.where(before > 0, kept / np.maximum(before, 1e-300), 0.0)
         ledger[:, :3] *= scale[:, None]
         ledger[covered, 3], ledger[covered, 4] = (1.0 - ledger[covered, :3].sum(axis=1)), 0.0
+    else:
+        sums = np.maximum(sums + others[owner], 0.0)
+        shared = np.where(covered, others * counts - left_out, 0.0)
+        ledger[:, 2] += shared
+        ledger[:, 3] -= shared
     indptr = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
     return Transfer(rule, indptr, out_ids.astype(np.int32), sums.astype(np.float32), ledger, covered, size)
 
 
 def _normalised(excess: Floats, owner: NDArray[np.int64], counts: NDArray[np.int64], size: int) -> Floats:
-    """Probabilities above the even rest, from logarithms relative to it: with e the excess, an entry kept has exp(e)
-    times the share of one that is not, and all `size` shares sum to 1."""
+    """Probabilities of the kept entries, from logarithms relative to one that is not: with e the excess, an entry kept
+    has exp(e) times its share, and all `size` shares sum to 1."""
     top = np.zeros(len(counts))
     np.maximum.at(top, owner, excess)
     scaled = np.exp(excess - top[owner])
     total = np.bincount(owner, weights=scaled, minlength=len(counts)) + (size - counts) * np.exp(-top)
-    even = np.exp(-top) / np.maximum(total, 1e-300)
-    return np.asarray(scaled / np.maximum(total, 1e-300)[owner] - even[owner])
+    return np.asarray(scaled / np.maximum(total, 1e-300)[owner])

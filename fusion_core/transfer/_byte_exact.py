@@ -12,7 +12,7 @@ from fusion_core.transfer import _byte_exact_kernel as kernel
 from fusion_core.transfer._index import TransferIndex
 from fusion_core.transfer._places import find_places
 from fusion_core.transfer._predictions import Predictions
-from fusion_core.transfer._result import Transfer, uncovered
+from fusion_core.transfer._result import Transfer, unchanged, uncovered
 
 
 @lru_cache(maxsize=16)
@@ -75,7 +75,7 @@ def byte_exact(
     the next target token, unless it is only the beginning of longer ones. Then, with `chaining`, the text's own source
     token is followed by the source's next distributions; every other open entry is shared among the target tokens that
     it may become, in proportion to a power of the target's `own` probabilities, or without them goes to the token that
-    it is.
+    it is. Where the target's tokens are the source's own, its distributions are passed through as they are.
 
     Returns:
         Positions 0 to m - 2; position i predicts token i + 1.
@@ -85,6 +85,8 @@ def byte_exact(
     if not len(places.row):
         return uncovered(name, 0, index.target.size)
     count = len(places.row)
+    if places.same:
+        return unchanged(name, source.top.rows(slice(1, count + 1)), index.target.size, kernel.DUST)
     own_of = np.full(count, -1, dtype=np.int64) if own is None else np.arange(1, count + 1, dtype=np.int64)
     indptr, ids, masses, ledger = kernel.transfer(
         np.frombuffer(places.text, dtype=np.uint8),

@@ -21,7 +21,7 @@ _NEGLIGIBLE = 1e-6
 # Mass below which an entry is not looked at, and goes to the tail.
 _SPECK = 1e-9
 # Entries of a result below this go to its tail.
-_DUST = 1e-10
+DUST = 1e-10
 
 
 class Pair(NamedTuple):
@@ -457,7 +457,7 @@ def transfer(text, row_of, pending, ends, cuts, next_token, path, truths, pair, 
             scratch.total[target] = 0.0
             if not known:
                 continue
-            if mass < _DUST:
+            if mass < DUST:
                 dust += mass
                 continue
             ids[used] = target

@@ -19,7 +19,7 @@ from fusion_core.transfer._byte_exact import kernel_pair, rows_of, sharing_rows
 from fusion_core.transfer._index import TransferIndex
 from fusion_core.transfer._places import find_places
 from fusion_core.transfer._predictions import Predictions
-from fusion_core.transfer._result import Transfer
+from fusion_core.transfer._result import Transfer, unchanged
 
 if TYPE_CHECKING:
     from fusion_core.models import Model
@@ -105,6 +105,8 @@ def marginal(
     if len(chosen) and (chosen[0] < 0 or chosen[-1] > len(target) - 2 or (np.diff(chosen) <= 0).any()):
         raise TransferError(f"positions must ascend and lie between 0 and {len(target) - 2}")
     places = find_places(source, target)
+    if places.same:
+        return unchanged("marginal", source.top.rows(places.row[chosen]), index.target.size, kernel.DUST)
     pair, rows, own_rows = kernel_pair(index), rows_of(source.top), sharing_rows(own)
     text = np.frombuffer(places.text, dtype=np.uint8)
     passes = min(passes, _DEPTH, model.window // 2)

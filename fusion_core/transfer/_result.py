@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fusion_core.distributions import TopK
 from fusion_core.errors import TransferError
 from fusion_core.transfer import _kernel as kernel
 
@@ -62,12 +63,27 @@ class Transfer:
         """float64[m]: tail and lost mass, all of an uncovered position."""
         return np.where(self.covered, self.ledger[:, 3] + self.ledger[:, 4], 1.0)
 
+    @cached_property
+    def tail_share(self) -> NDArray[np.float64]:
+        """float64[m]: what each entry that is not kept has of the tail: an even share, as in the source's own
+        predictions."""
+        others = self.size - np.where(self.covered, np.diff(self.indptr), self.size)
+        return np.where(others > 0, self.ledger[:, 3] / np.maximum(others, 1), 0.0)
+
+    @cached_property
+    def lost_share(self) -> NDArray[np.float64]:
+        """float64[m]: what every entry of the target's vocabulary, kept or not, has of all other mass without an entry:
+        what was lost, and all of an uncovered position."""
+        full = np.diff(self.indptr) == self.size
+        return np.where(self.covered, self.ledger[:, 4] + full * self.ledger[:, 3], 1.0) / self.size
+
     def prob_of(self, ids: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
-        """float64[m]: the probability of one id per position, the rest spread evenly over the target's vocabulary."""
+        """float64[m]: the probability of one id per position, tail and lost mass spread evenly."""
         owner = np.repeat(np.arange(len(self)), np.diff(self.indptr))
         hit = (self.ids == np.asarray(ids)[owner]) & self.covered[owner]
-        mass = np.bincount(owner[hit], weights=self.probs[hit], minlength=len(self))
-        return np.asarray(mass + self.rest / self.size)
+        found = self.tail_share.copy()
+        found[owner[hit]] = self.probs[hit]
+        return np.asarray(found + self.lost_share)
 
     def best(self) -> NDArray[np.int64]:
         """int64[m]: the most probable id, the lowest of several; -1 where there is none."""
@@ -90,12 +106,12 @@ class Transfer:
         return counts, ids, probs
 
     def to_dense(self, position: int) -> NDArray[np.float64]:
-        """float64[size]: one position's probabilities with the rest spread evenly; meant for one position at a time."""
+        """float64[size]: one position's probabilities, tail and lost mass spread evenly; one position at a time."""
         ids, probs = self.at(position)
-        dense = np.full(self.size, self.rest[position] / self.size)
+        dense = np.full(self.size, self.tail_share[position])
         if self.covered[position]:
-            dense[ids] += probs
-        return dense
+            dense[ids] = probs
+        return np.asarray(dense + self.lost_share[position])
 
     def to_frame(self) -> pd.DataFrame:
         """One row per position: covered or not, the most probable id and its probability, and the ledger."""
@@ -116,4 +132,26 @@ def uncovered(method: str, count: int, size: int) -> Transfer:
     nothing = np.zeros(count, dtype=np.bool_)
     return Transfer(
         method, np.zeros(count + 1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32), ledger, nothing, size
+    )
+
+
+def unchanged(method: str, top: TopK, size: int, least: float) -> Transfer:
+    """The source's own distributions, where the target's tokens are the source's; entries below `least` go to the
+    tail."""
+    kept = [np.flatnonzero(row >= least) for row in top.probs]
+    ids = [cols if top.ids is None else top.ids[n, cols] for n, cols in enumerate(kept)]
+    probs = [top.probs[n, cols] for n, cols in enumerate(kept)]
+    ledger = np.zeros((len(top), 5))
+    ledger[:, 0] = [min(1.0, float(row.sum(dtype=np.float64))) for row in probs]
+    ledger[:, 3] = 1.0 - ledger[:, 0]
+    indptr = np.cumsum([0, *map(len, ids)]).astype(np.int64)
+    nothing = np.zeros(0)
+    return Transfer(
+        method,
+        indptr,
+        np.concatenate([*ids, nothing], dtype=np.int32, casting="unsafe"),
+        np.concatenate([*probs, nothing], dtype=np.float32, casting="unsafe"),
+        ledger,
+        np.diff(indptr) > 0,
+        size,
     )

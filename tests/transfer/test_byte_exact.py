@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from fusion_core import Tokenizer, TransferError, load_tokenizer
 from fusion_core.distributions import TopK
-from fusion_core.transfer import METHODS, Predictions, build_index, transfer
+from fusion_core.transfer import METHODS, Predictions, build_index, find_places, transfer
 from fusion_core.transfer._index import looks_ahead
 from tests.oracles.byte_marginal import first_target_token, next_probs
 from tests.support.predictions import random_predictions
@@ -42,9 +43,14 @@ def _wordlist(path: Path, words: list[str], *, adds_space: bool = False) -> Toke
 def test_the_same_tokenizer_on_both_sides_gives_the_sources_own(
     tinies: Tinies, kind: str, text: str, seed: int
 ) -> None:
+    """What follows from the bytes alone; a transfer that knows that the tokens are the same asks no bytes."""
     tokenizer = tinies(kind)
     source = random_predictions(tokenizer, text, seed)
-    found = transfer(source, source.encoding, build_index(tokenizer, tokenizer), own=None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "fusion_core.transfer._byte_exact.find_places", lambda *sides: replace(find_places(*sides), same=False)
+        )
+        found = transfer(source, source.encoding, build_index(tokenizer, tokenizer), own=None)
     lowest = tokenizer.vocabulary.by_bytes
     for i in range(len(found)):
         expected = np.zeros(tokenizer.size)
@@ -56,6 +62,24 @@ def test_the_same_tokenizer_on_both_sides_gives_the_sources_own(
             dense[lowest[tokenizer.canonical_bytes(int(t))]] += p
         assert dense == pytest.approx(expected, abs=2e-5)
     assert found.ledger[:, 0] == pytest.approx(np.ones(len(found)), abs=2e-5)
+
+
+@pytest.mark.parametrize("method", ["byte-exact", "byte-exact-open"])
+@pytest.mark.parametrize("kind", ["byte-bpe", "metaspace-bpe"])
+@given(text=TEXTS, seed=st.integers(0, 99), top_k=st.sampled_from([0, 1, 5, 40]))
+@settings(max_examples=8)
+def test_a_model_carried_to_itself_is_what_it_was(
+    tinies: Tinies, kind: str, method: str, text: str, seed: int, top_k: int
+) -> None:
+    tokenizer = tinies(kind)
+    source = random_predictions(tokenizer, text, seed, top_k=top_k)
+    index = build_index(tokenizer, tokenizer)
+    found = transfer(source, source.encoding, index, method=method, own=source)
+    assert found.covered.all() and found.best().tolist() == source.top.rows(slice(1, -1)).best().tolist()
+    dense = np.exp(source.top.to_dense())[1:-1]
+    assert [found.to_dense(i) for i in range(len(found))] == pytest.approx(dense, abs=1e-6)
+    # A gold token that is kept costs what it costs the source, one that is not its share of the tail.
+    assert -np.log(found.prob_of(source.encoding.ids[1:])) == pytest.approx(source.nll, rel=1e-4)
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
