@@ -80,7 +80,7 @@ def plan(config: Config, train: Documents) -> list[Step]:
         steps = _distributions(config, batches, folder)
     else:
         name = config.target
-        settings = _once(lambda: {"tokenizer": load_tokenizer(name).fingerprint})
+        settings = _once(lambda: {"tokenizer": load_tokenizer(name).fingerprint, "revision": carry.REVISION})
         steps = [
             Step(
                 "plain",

@@ -20,7 +20,7 @@ from training.shards import read_manifest, read_shards, writing
 from training.stages.examples import windows
 from training.stages.records import DOCUMENTS
 
-_COLUMNS = ("tokens", "counts", "ids", "probs", "covered")
+_COLUMNS = ("tokens", "counts", "ids", "logprobs", "covered")
 
 
 def example(batch: pa.RecordBatch, row: int) -> dict[str, Any]:
@@ -145,8 +145,8 @@ class Collator:
             place = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
             kept = owner >= first
             ids[line, at + owner[kept] - first, place[kept]] = row["ids"][kept]
-            probs[line, at + owner[kept] - first, place[kept]] = row["probs"][kept]
-        # float16 may round a row above 1.
+            probs[line, at + owner[kept] - first, place[kept]] = np.exp(row["logprobs"][kept].astype(np.float32))
+        # Rounding may bring a row above 1.
         probs /= np.maximum(probs.sum(axis=2, keepdims=True), 1.0)
         arrays = {
             "input_ids": tokens, "labels": labels, "target_ids": ids, "target_probs": probs, "covered": covered,

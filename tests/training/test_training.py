@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from fusion_core import ConfigError, TextError, TrainingError, load_tokenizer, map_vocabulary
 from fusion_core.compat.fusellm import transform_step_logits
-from fusion_core.transfer import build_index, transfer
+from fusion_core.transfer import Transfer, build_index, transfer
 from tests.support import tiny
 from tests.support.predictions import random_predictions
 from tests.training.test_cli import fusescope
@@ -28,11 +29,12 @@ from training.data import prepare
 from training.shards import read_shards
 from training.splits import NO_VALIDATION, split_corpus
 from training.stages import carry, teach
+from training.stages.examples import pack
 
 torch = pytest.importorskip("torch")
 from fusion_core.loss import SparseTarget, fusion_loss  # noqa: E402
 from fusion_core.models import load_model  # noqa: E402
-from training.dataset import Collator, Examples  # noqa: E402
+from training.dataset import Collator, Examples, example  # noqa: E402
 from training.estimate import check_length, estimate  # noqa: E402
 from training.evaluate import Score, score, table  # noqa: E402
 from training.train import train  # noqa: E402
@@ -108,9 +110,9 @@ def test_examples_hold_what_the_transfer_says(tmp_path: Path, models: tuple[str,
                 if token:
                     ids, probs = expected.at(token - 1)
                     assert covered == expected.covered[token - 1]
-                    found = dict(zip(part["ids"][at : at + count], part["probs"][at : at + count], strict=True))
+                    found = dict(zip(part["ids"][at : at + count], part["logprobs"][at : at + count], strict=True))
                     for i, p in list(zip(ids.tolist(), probs.tolist(), strict=True))[:5]:
-                        assert found.get(i, 0.0) == pytest.approx(p, abs=2e-3)
+                        assert np.exp(found.get(i, -np.inf)) == pytest.approx(p, abs=2e-3)
                 else:
                     assert count == 0 and not covered
                 at, token = at + count, token + 1
@@ -137,6 +139,23 @@ def test_the_collator_lines_up_logits_gold_and_distributions(
             assert batch["target_ids"][r, p, :count].tolist() == row["ids"][part].tolist()
             assert bool(batch["covered"][r, p]) == bool(row["covered"][t])
             assert batch["target_probs"][r, p, count:].sum() == 0
+
+
+def test_where_a_source_is_sure_its_rest_is_kept() -> None:
+    """A rest of 1e-5 would be nothing beside probabilities rounded to float16, and what reverse_kl asks for most."""
+    probs = np.array([0.99999, 0.7, 0.29999], np.float32)
+    rest = np.array([1e-5, 1e-5])
+    ledger = np.stack([1 - rest, 0 * rest, 0 * rest, rest, 0 * rest], axis=1)
+    one = Transfer("made", np.array([0, 1, 3]), np.array([3, 1, 2], np.int32), probs, ledger, np.ones(2, np.bool_), 9)
+    documents = pa.RecordBatch.from_pylist(
+        [{"name": "a", "domain": "", "text": "abc", "tokens": [1, 2, 3]}],
+        schema=pa.schema([carry.CARRIED.field(name) for name in ("name", "domain", "text", "tokens")]),
+    )
+    rows = carry._rows(documents, [one], [1.0], 8)
+    (back,) = carry.carried_of(rows, 9)
+    assert back.probs == pytest.approx(probs, rel=1e-3) and back.rest[0] == pytest.approx(1e-5, rel=1e-2)
+    tensors = Collator(None)([example(pack(rows, 8), 0)])
+    assert 1.0 - tensors["target_probs"][0, 0].double().sum() == pytest.approx(1e-5, rel=2e-2)
 
 
 @pytest.mark.parametrize("kind", ["hard", "soft", "ot"])

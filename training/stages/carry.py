@@ -1,7 +1,7 @@
 """`transfer` and `fuse`: taught distributions at the target's positions, from one source and from several.
 
 A row is a document. Position i of its m = n - 1 positions predicts token i + 1; its entries are `counts[i]` of the flat
-`ids` and `probs`, best first.
+`ids` and `logprobs`, best first.
 """
 
 from __future__ import annotations
@@ -27,15 +27,17 @@ CARRIED = pa.schema(
         ("tokens", pa.list_(pa.int32())),
         ("counts", pa.list_(pa.int32())),
         ("ids", pa.list_(pa.int32())),
-        ("probs", pa.list_(pa.float16())),
+        ("logprobs", pa.list_(pa.float16())),  # rounded probabilities would lose the rest where the source is sure
         ("covered", pa.list_(pa.bool_())),
         ("nats_per_byte", pa.float64()),  # the source's own cross-entropy of the document
         ("ledger", pa.list_(pa.float32())),  # mean mass by the kinds of fusion_core.transfer.LEDGER
     ]
 )
-# Raised with every change of the code after which the same predictions are carried over to other distributions, so that
-# shards made before it are made anew.
-REVISION = 2
+# Raised with every change of the code after which the same predictions are carried over to other distributions, or rows
+# have another form, so that shards made before it are made anew.
+REVISION = 3
+# Probability below which an entry is not kept.
+LEAST = 2**-24
 # FuseLLM's and PTA-LLM's code as it is, by the name of a source's method.
 PUBLISHED = {"published-hard": "hard", "published-soft": "soft", "published-ot": "ot"}
 
@@ -153,14 +155,14 @@ def carried_of(batch: pa.RecordBatch, size: int) -> list[Transfer]:
     """The transfers in `CARRIED` rows, all that is not kept booked as tail."""
     found = []
     for n in range(batch.num_rows):
-        counts, ids, probs, covered = (
+        counts, ids, logprobs, covered = (
             batch.column(name)[n].values.to_numpy(zero_copy_only=False)
-            for name in ("counts", "ids", "probs", "covered")
+            for name in ("counts", "ids", "logprobs", "covered")
         )
-        probs = probs.astype(np.float32)
+        probs = np.exp(logprobs.astype(np.float32))
         indptr = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
         kept = np.add.reduceat(np.append(probs, 0.0), indptr[:-1]) * (counts > 0) if len(counts) else np.zeros(0)
-        over = np.maximum(kept, 1.0)  # float16 may round a row above 1
+        over = np.maximum(kept, 1.0)  # rounding may bring a row above 1
         ledger = np.zeros((len(counts), 5))
         ledger[:, 0] = np.where(covered, kept / over, 0.0)
         ledger[:, 3] = 1.0 - ledger[:, 0]
@@ -170,12 +172,12 @@ def carried_of(batch: pa.RecordBatch, size: int) -> list[Transfer]:
 
 
 def _rows(documents: pa.RecordBatch, carried: Sequence[Transfer], ce: Sequence[float], top_k: int) -> pa.RecordBatch:
-    lists: dict[str, list[NDArray[Any]]] = {name: [] for name in ("counts", "ids", "probs", "covered", "ledger")}
+    lists: dict[str, list[NDArray[Any]]] = {name: [] for name in ("counts", "ids", "logprobs", "covered", "ledger")}
     for one in carried:
-        counts, ids, probs = one.best_first(top_k, 2**-24)  # float16 holds nothing smaller
+        counts, ids, probs = one.best_first(top_k, LEAST)
         lists["counts"].append(counts)
         lists["ids"].append(ids)
-        lists["probs"].append(probs.astype(np.float16))
+        lists["logprobs"].append(np.log(probs).astype(np.float16))
         lists["covered"].append(one.covered)
         lists["ledger"].append(one.ledger.mean(axis=0) if len(one) else np.zeros(5))
     columns = {

@@ -22,7 +22,7 @@ EXAMPLES = pa.schema(
         ("tokens", pa.list_(pa.int32())),
         ("counts", pa.list_(pa.int32())),
         ("ids", pa.list_(pa.int32())),
-        ("probs", pa.list_(pa.float16())),
+        ("logprobs", pa.list_(pa.float16())),
         ("covered", pa.list_(pa.bool_())),
     ]
 )
@@ -34,7 +34,7 @@ def pack(batch: pa.RecordBatch, max_length: int) -> pa.RecordBatch:
     for n in range(batch.num_rows):
         row = {
             name: batch.column(name)[n].values.to_numpy(zero_copy_only=False)
-            for name in ("tokens", "counts", "ids", "probs", "covered")
+            for name in ("tokens", "counts", "ids", "logprobs", "covered")
         }
         # A document's first token has no distribution: position i predicts token i + 1.
         counts = np.concatenate(([0], row["counts"])).astype(np.int32)
@@ -46,7 +46,7 @@ def pack(batch: pa.RecordBatch, max_length: int) -> pa.RecordBatch:
             columns["tokens"].append(row["tokens"][low:high])
             columns["counts"].append(counts[low:high])
             columns["covered"].append(covered[low:high])
-            for name in ("ids", "probs"):
+            for name in ("ids", "logprobs"):
                 columns[name].append(row[name][bounds[low] : bounds[high]])
     arrays = [
         pa.array(columns[field.name], field.type)
@@ -76,7 +76,7 @@ def plain(batch: pa.RecordBatch, tokenizer: Tokenizer) -> pa.RecordBatch:
         "tokens": as_lists(tokens, CARRIED.field("tokens").type),
         "counts": as_lists([p.astype(np.int32) for p in positions], CARRIED.field("counts").type),
         "ids": as_lists([e.astype(np.int32) for e in empty], CARRIED.field("ids").type),
-        "probs": as_lists([e.astype(np.float16) for e in empty], CARRIED.field("probs").type),
+        "logprobs": as_lists([e.astype(np.float16) for e in empty], CARRIED.field("logprobs").type),
         "covered": as_lists([p.astype(np.bool_) for p in positions], CARRIED.field("covered").type),
         "nats_per_byte": pa.array([float("nan")] * len(tokens), pa.float64()),
         "ledger": as_lists([np.zeros(5, np.float32)] * len(tokens), CARRIED.field("ledger").type),
