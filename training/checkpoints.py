@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
 
 from fusion_core.errors import TrainingError
 from fusion_core.workspace import atomic_path
@@ -25,9 +28,16 @@ def step_of(checkpoint: Path) -> int:
 
 
 def _whole(checkpoint: Path) -> bool:
+    """Whether everything was written, and no file has been cut since."""
     try:
-        return isinstance(json.loads((checkpoint / _STATE).read_text(encoding="utf-8")), dict)
-    except (OSError, ValueError):
+        for path in checkpoint.rglob("*.safetensors"):
+            with safe_open(path, framework="np"):
+                pass
+        archives = [*checkpoint.rglob("*.pt"), *checkpoint.rglob("*.pth")]
+        return all(map(zipfile.is_zipfile, archives)) and isinstance(
+            json.loads((checkpoint / _STATE).read_text(encoding="utf-8")), dict
+        )
+    except (OSError, ValueError, SafetensorError):
         return False
 
 

@@ -13,7 +13,10 @@ fusescope fidelity gemma-3-270m smollm2-135m --file LICENSE --top-k 64 --method 
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -23,9 +26,11 @@ from typer.exceptions import TyperException
 from fusion_core.errors import FusionError
 from training.commands import predictions, runs, vocabularies
 
+# What writing to stdout fails with.
+_OUTPUT = (errno.ENOSPC, errno.EPIPE, errno.EIO)
+
 cli = typer.Typer(
     name="fusescope",
-    help="See and measure what happens when one model's predictions are carried over to another model's tokens.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -38,6 +43,21 @@ for command in (
 ):  # fmt: skip
     cli.command()(command)
 cli.command("map")(vocabularies.map_)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"fusescope {version('fusescope')}")
+        raise typer.Exit
+
+
+@cli.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """See and measure what happens when one model's predictions are carried over to another model's tokens."""
 
 
 @cli.command()
@@ -69,7 +89,9 @@ def app(
 def main() -> None:
     """Run the command; a mistake of the user's ends with exit code 2 and one line."""
     try:
-        sys.exit(cli(standalone_mode=False) or 0)
+        code = cli(standalone_mode=False) or 0
+        sys.stdout.flush()
+        sys.exit(code)
     except FusionError as error:
         reason, code = " ".join(str(error).split()), 2
     except TyperException as error:
@@ -80,5 +102,11 @@ def main() -> None:
         reason, code = f"{message} (see --help)", 2
     except (KeyboardInterrupt, typer.Abort):
         reason, code = "stopped", 130
+    except OSError as error:
+        if error.filename is not None or error.errno not in _OUTPUT:
+            raise
+        # A closed or full stdout; what is left in it is not to fail once more on the way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        reason, code = f"cannot write the result: {error.strerror}", 1
     typer.echo(f"fusescope: {reason}", err=True)
     sys.exit(code)

@@ -11,7 +11,7 @@ from types import NoneType
 from typing import Any, Literal, get_args, get_type_hints
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
 
 from fusion_core.errors import ConfigError
 from fusion_core.fusion import RULES
@@ -24,7 +24,23 @@ VERSION = 1
 # Arguments of the Trainer that would write a token down.
 SECRETS = ("hub_token", "push_to_hub_token")
 # Arguments of the Trainer that its own loss heeds and ours does not.
-_WITHOUT_EFFECT = {"label_smoothing_factor": "the loss is that of 'loss:', whose fused distribution smooths the labels"}
+_WITHOUT_EFFECT = {
+    "label_smoothing_factor": "the loss is that of 'loss:', whose fused distribution smooths the labels",
+    "resume_from_checkpoint": "say --resume, which goes on from the run's own last checkpoint",
+}
+# Least values of the Trainer's arguments that it takes as they are, and fails with after the data has been made.
+_LEAST = {
+    "per_device_train_batch_size": 1,
+    "gradient_accumulation_steps": 1,
+    "num_train_epochs": 0,
+    "learning_rate": 0,
+    "weight_decay": 0,
+    "max_grad_norm": 0,
+    "seed": 0,
+    "data_seed": 0,
+    "dataloader_num_workers": 0,
+    "save_total_limit": 1,
+}
 # The Trainer's arguments where a config says nothing.
 DEFAULTS: dict[str, Any] = {
     "logging_steps": 10,
@@ -49,6 +65,14 @@ def _one_of(value: str, names: Sequence[str]) -> str:
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", validate_default=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        kind = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, bool) and kind in (int, float):
+            raise ValueError("this is a number, not true or false")
+        return value
 
 
 class Source(_Section):
@@ -112,7 +136,7 @@ class TeachSection(_Section):
 
     top_k: int = Field(64, ge=1, description="Entries kept of each distribution.")
     device: str | None = Field(None, description="cpu or cuda; by default CUDA where there is one.")
-    dtype: str | None = Field(None, description="float32, bfloat16 or float16; by default bfloat16 on CUDA.")
+    dtype: Literal["float32", "bfloat16", "float16"] | None = Field(None, description="By default bfloat16 on CUDA.")
 
 
 class FusionSection(_Section):
@@ -250,7 +274,9 @@ def _check_numbers(training: dict[str, Any], origin: str) -> None:
         try:
             if isinstance(value, str):
                 raise ConfigError(f"{origin}: training.{name}: {value!r} is text, not a number, true or false")
-            TypeAdapter(types[name]).validate_python(value)
+            number = TypeAdapter(types[name]).validate_python(value)
+            if name in _LEAST and number is not None and number < _LEAST[name]:
+                raise ConfigError(f"{origin}: training.{name}: must be {_LEAST[name]} or more, got {value!r}")
         except ValidationError as error:
             raise ConfigError(f"{origin}: training.{name}: {error.errors()[0]['msg']}, got {value!r}") from None
 
@@ -347,7 +373,7 @@ sources:
     method: byte-exact          # or boundary-hard, ot, fusellm-hard, published-hard ...
 corpus:
   name: stdlib-docstrings       # or files: [texts.jsonl, more.txt], or hub: {name: wikimedia/wikipedia}
-  limit: 8                      # documents; 0 for all
+  limit: 8                      # documents; 0 for all, or some hundred for results that say something
   split: order                  # the last documents are kept apart; or hash: by their names, for large corpora
   validation: 0.1
   held_out: 0.2

@@ -27,8 +27,10 @@ class Format(StrEnum):
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on stdout; numbers that JSON has no word for, such as NaN, are null."""
-    text = json.dumps(_plain(value), ensure_ascii=False, indent=2, allow_nan=False)
+    """One JSON document on stdout; numbers that JSON has no word for, such as NaN, are null, and characters that the
+    terminal has none for are escaped."""
+    utf = (sys.stdout.encoding or "utf-8").lower().startswith("utf")
+    text = json.dumps(_plain(value), ensure_ascii=not utf, indent=2, allow_nan=False)
     sys.stdout.write(text.encode("utf-8", "replace").decode() + "\n")
 
 

@@ -106,7 +106,7 @@ def _records(path: Path) -> Iterator[dict[str, object]]:
             raise TextError(f"cannot read {path}: {error}") from error
         return
     try:
-        with path.open(encoding="utf-8") as lines:
+        with path.open(encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, 1):
                 if line.strip():
                     try:
@@ -123,12 +123,14 @@ def from_file(path: Path) -> Iterator[Document]:
     if there); any other file is one document.
 
     Raises:
-        TextError: the file cannot be read or is no file, is not UTF-8, or a row has no text.
+        TextError: the file cannot be read, is no file, not UTF-8 or a table of another form, or a row has no text.
     """
     if path.exists() and not path.is_file():
         raise TextError(
             f"{path} is a folder, or a pipe, which a corpus cannot be: it is read more than once; give a file"
         )
+    if path.suffix in (".csv", ".tsv", ".json"):
+        raise TextError(f"{path}: texts in columns are read from .jsonl or .parquet; convert it, or name it .txt")
     if path.suffix not in (".jsonl", ".parquet"):
         yield Document(path.name, path.stem, read_text(path))
         return

@@ -80,7 +80,14 @@ def estimate(config: Config, splits: Splits) -> Estimate:
     Raises:
         ModelError: a model is not there.
         ConfigError: its examples are longer than the target can read.
+        TrainingError: the Trainer refuses its arguments.
     """
+    trains = config.kind == "train"
+    if trains:
+        # Only here: a dry run asks, and nothing is made.
+        from training.arguments import arguments_of
+
+        arguments_of(config, bool(splits.validation))
     lengths = list(_lengths(config, splits))
     chosen = {**DEFAULTS, **config.training}
     examples = sum(len(list(windows(length, config.max_length))) for length in lengths)
@@ -91,7 +98,6 @@ def estimate(config: Config, splits: Splits) -> Estimate:
     tokens = sum(lengths)
     asked = list(dict.fromkeys([config.target, *(source.model for source in config.sources)])) if config.sources else []
     sizes = {name: model_size(name) for name in {config.target, *asked}}
-    trains = config.kind == "train"
     if trains:
         check_length(config, splits)
     memory = {f"teach {name}": _asking(config, sizes[name]) for name in asked} if trains else {}

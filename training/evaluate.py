@@ -17,6 +17,8 @@ from training.corpus import Document
 
 _BATCH = 16
 _RESAMPLES = 2000
+# Documents below which resampling them says nothing of others: there is no interval.
+FEWEST = 5
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def table(scores: dict[str, list[Score]], seed: int = 0) -> pd.DataFrame:
     the difference to the first model, paired over documents.
 
     All models scored the same list; only what all of them could score is counted. The parts of a long document are
-    resampled together.
+    resampled together. Of fewer than `FEWEST` documents the intervals are NaN.
 
     Raises:
         TextError: there is no document that all of them could score.
@@ -77,9 +79,11 @@ def table(scores: dict[str, list[Score]], seed: int = 0) -> pd.DataFrame:
         for domain in [*domains, *(["all"] if len(domains) > 1 else [])]:
             some = [s for s in found if domain in ("all", s.domain)]
             ours, theirs = _sums(some), _sums([s for s in kept[first] if domain in ("all", s.domain)])
-            draws = np.random.default_rng(seed).integers(0, len(ours), (_RESAMPLES, len(ours)))
-            low, high = np.quantile(_ratio(ours[draws]), (0.025, 0.975))
-            gain_low, gain_high = np.quantile(_ratio(ours[draws]) - _ratio(theirs[draws]), (0.025, 0.975))
+            low = high = gain_low = gain_high = float("nan")
+            if len(ours) >= FEWEST:
+                draws = np.random.default_rng(seed).integers(0, len(ours), (_RESAMPLES, len(ours)))
+                low, high = np.quantile(_ratio(ours[draws]), (0.025, 0.975))
+                gain_low, gain_high = np.quantile(_ratio(ours[draws]) - _ratio(theirs[draws]), (0.025, 0.975))
             bits = _ratio(ours)
             rows.append(
                 {

@@ -18,12 +18,15 @@ _FREE_ARGUMENTS = ("num_train_epochs", "max_steps", "report_to", "run_name", "di
 _FREE_BEGINNINGS = ("logging_", "save_", "eval_", "log_")
 
 
-def check_same(config: Config, folder: Path) -> None:
-    """Raise `TrainingError` where `config` is not what the run in `folder` began with.
+def check_same(config: Config, folder: Path, done: int) -> None:
+    """Raise `TrainingError` where `config` is not what the run in `folder` began with, `done` steps ago.
 
     More epochs or steps may be asked for, and what is logged, saved and evaluated; all else would be another run under
     this one's name.
     """
+    limit = int(config.training.get("max_steps", -1))
+    if 0 < limit < done:
+        raise TrainingError(f"the run in {folder} has {done} steps behind it, more than max_steps ({limit}) asks for")
     ours, theirs = _fields(config), _fields(load(folder / "config.yaml"))
     changed = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
     if changed:

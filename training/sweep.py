@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 import platform
 import re
 import shutil
@@ -242,11 +243,15 @@ def _judge(
 def _figures(row: pd.Series[Any]) -> dict[str, Any]:
     return {
         "bits_per_byte": round(float(row["bits per byte"]), 5),
-        "interval": [round(float(row["low"]), 5), round(float(row["high"]), 5)],
+        "interval": [_rounded(row["low"]), _rounded(row["high"])],
         "difference": round(float(row["difference"]), 5),
-        "difference_interval": [round(float(row["difference low"]), 5), round(float(row["difference high"]), 5)],
+        "difference_interval": [_rounded(row["difference low"]), _rounded(row["difference high"])],
         "documents": int(row["documents"]),
     }
+
+
+def _rounded(value: float) -> float | None:
+    return None if math.isnan(value) else round(float(value), 5)
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:

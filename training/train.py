@@ -13,13 +13,14 @@ from typing import Any
 import torch
 import transformers
 from accelerate import PartialState
-from transformers import EarlyStoppingCallback, TrainingArguments
+from transformers import EarlyStoppingCallback
 
 from fusion_core import load_tokenizer
 from fusion_core.errors import TrainingError
 from fusion_core.models import load_model
 from fusion_core.sealed import write_json
 from fusion_core.workspace import atomic_path
+from training.arguments import arguments_of
 from training.checkpoints import latest, rewind, step_of
 from training.config import DEFAULTS, Config, dump
 from training.data import Say, plan, prepare
@@ -30,7 +31,7 @@ from training.estimate import check_length
 from training.evaluate import score
 from training.guards import alone, failures_told
 from training.merging import merge_weights
-from training.precision import INSTEAD, lacks_bfloat16, trains_on_cpu
+from training.precision import INSTEAD, lacks_bfloat16
 from training.progress import Journal
 from training.resuming import check_same, restore_patience
 from training.runs import FORMAT, RESULT, VERSION
@@ -64,7 +65,10 @@ def _train(config: Config, resume: bool, say: Say, engine: Engine | None) -> dic
         raise TrainingError(f"{folder} holds a finished run; give another output (--set output=...), or remove it")
     checkpoint = latest(folder / "checkpoints")
     if resume and checkpoint is None:
-        raise TrainingError(f"{folder} holds no checkpoint to resume from; run without --resume")
+        if not (folder / "data").exists() and not (folder / "config.yaml").exists():
+            raise TrainingError(f"{folder} holds no run to go on with; run without --resume")
+        say("no checkpoint was saved yet: the run begins at its first step, with the data that are there")
+        resume = False
     if not resume and checkpoint is not None:
         raise TrainingError(
             f"{folder} holds an unfinished run, saved after step {step_of(checkpoint)}; go on with it (--resume), give "
@@ -73,11 +77,11 @@ def _train(config: Config, resume: bool, say: Say, engine: Engine | None) -> dic
     if config.kind != "train":
         return _without_training(config, say)
     if resume:
-        check_same(config, folder)
+        check_same(config, folder, step_of(checkpoint) if checkpoint else 0)
     splits = split_corpus(config)
     check_length(config, splits)
     # Before anything is made: what the Trainer refuses is to be known now, and its settings decide how processes wait.
-    arguments = _arguments(config, bool(splits.validation))
+    arguments = arguments_of(config, bool(splits.validation))
     device = str(arguments.device)
     state = PartialState()
     if not state.is_main_process:
@@ -96,6 +100,8 @@ def _train(config: Config, resume: bool, say: Say, engine: Engine | None) -> dic
         else:
             heard = tell if state.is_main_process else None
             examples = Examples(prepare(config, splits.train, say, engine, heard, more=1))
+    if not len(examples):
+        raise TrainingError("there is nothing to train on: no document has two tokens or more")
     if state.is_main_process:
         if resume:
             spent = rewind(folder)
@@ -118,7 +124,7 @@ def _train(config: Config, resume: bool, say: Say, engine: Engine | None) -> dic
         eval_dataset=splits.validation or None,  # only its presence counts: see FusionTrainer.evaluate
         data_collator=Collator(target.start, packing=config.packing),
         callbacks=[stopper] if stopper else None,
-        loss=config.loss,
+        loss=config.loss if config.sources else config.loss.model_copy(update={"lam": 1.0}),  # CLM whole
         model_of=target,
         validation=splits.validation,
         folder=folder,
@@ -136,7 +142,7 @@ def _train(config: Config, resume: bool, say: Say, engine: Engine | None) -> dic
     result = {
         "target": config.target,
         "sources": [source.model_dump() for source in config.sources],
-        "lam": config.loss.lam,
+        "lam": config.loss.lam if config.sources else 1.0,
         "steps": trainer.state.global_step,
         "epochs": trainer.state.epoch,
         "tokens": trainer.tokens,
@@ -216,26 +222,6 @@ def _write(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def _arguments(config: Config, validates: bool) -> TrainingArguments:
-    defaults = dict(DEFAULTS)
-    if validates and "eval_strategy" not in config.training:
-        defaults["eval_strategy"] = "epoch"
-    defaults["dataloader_pin_memory"] = torch.cuda.is_available()
-    chosen = {**defaults, **config.training}
-    if chosen.get("bf16") and trains_on_cpu(chosen):
-        chosen = {"use_cpu": True, **chosen, "bf16": not lacks_bfloat16(chosen)}
-    if config.patience:
-        chosen = {"load_best_model_at_end": True, **chosen}
-    if chosen.get("load_best_model_at_end"):
-        chosen = {"metric_for_best_model": "bits_per_byte", "greater_is_better": False, **chosen}
-    try:
-        return TrainingArguments(
-            output_dir=str(config.output / "checkpoints"), remove_unused_columns=False, label_names=["labels"], **chosen
-        )
-    except (TypeError, ValueError, ImportError) as error:
-        raise TrainingError(f"the Trainer refuses what 'training' says: {' '.join(str(error).split())}") from error
-
-
 def _sharded() -> bool:
     """Whether `accelerate launch` was told to spread the weights over processes."""
     return any(os.environ.get(f"ACCELERATE_USE_{name}") == "true" for name in ("FSDP", "DEEPSPEED"))
@@ -270,14 +256,15 @@ def _versions(config: Config) -> dict[str, Any]:
 
 
 def _card(config: Config, result: dict[str, Any]) -> str:
-    taught = ", ".join(f"{source.model} ({source.method})" for source in config.sources) or "no model, the text alone"
+    taught = ", ".join(f"{source.model} ({source.method})" for source in config.sources)
+    how = f"taught by {taught}; lam {config.loss.lam}, divergence {config.loss.divergence}"
 
     def bits(name: str) -> str:
         return "not measured" if result[name] is None else f"{result[name]:.4f}"
 
     return (
         f"---\nbase_model: {config.target}\n---\n# {config.output.name}\n\n"
-        f"{config.target}, taught by {taught}; lam {config.loss.lam}, divergence {config.loss.divergence}.\n\n"
+        f"{config.target}, {how if taught else 'trained on the text alone'}.\n\n"
         f"Validation bits per byte: {bits('validation_before')} before, {bits('validation_after')} after "
         f"{result['steps']} steps.\n\nMade with fusescope; `config.yaml` holds all settings, `data/` the manifests.\n"
     )

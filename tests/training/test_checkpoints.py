@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from fusion_core import TrainingError
 from training.checkpoints import latest, rewind
@@ -16,7 +19,8 @@ def _checkpoint(run: Path, step: int, state: str = "{}", optimizer: bool = True)
     folder.mkdir(parents=True)
     (folder / "trainer_state.json").write_text(state, encoding="utf-8")
     if optimizer:
-        (folder / "optimizer.pt").write_bytes(b"x")
+        with zipfile.ZipFile(folder / "optimizer.pt", "w") as archive:  # the form of torch's files
+            archive.writestr("data", b"0" * 4000)
     return folder
 
 
@@ -33,6 +37,16 @@ def test_the_newest_whole_one_counts(tmp_path: Path) -> None:
     _checkpoint(tmp_path, 100, '{"epoch": ')
     (tmp_path / "checkpoints" / "checkpoint-200").mkdir()
     (tmp_path / "checkpoints" / "checkpoint-x").mkdir()
+    assert latest(tmp_path / "checkpoints") == whole
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "model.safetensors"])
+def test_a_checkpoint_that_was_cut_is_passed_over(tmp_path: Path, name: str) -> None:
+    whole, cut = _checkpoint(tmp_path, 3), _checkpoint(tmp_path, 6)
+    save_file({"weight": np.zeros(1000, np.float32)}, cut / "model.safetensors")
+    assert latest(tmp_path / "checkpoints") == cut
+    with (cut / name).open("r+b") as file:
+        file.truncate(2000)
     assert latest(tmp_path / "checkpoints") == whole
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,26 @@ def test_numbers_that_json_has_no_word_for_are_null(capsys: pytest.CaptureFixtur
     print_json({"a": [1.5, float("nan"), {"b": float("inf"), "c": (True, None, 3)}], "東": "\ud800"})
     out = capsys.readouterr().out
     assert "NaN" not in out and json.loads(out) == {"a": [1.5, None, {"b": None, "c": [True, None, 3]}], "東": "?"}
+
+
+def test_characters_that_the_terminal_has_no_byte_for_are_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", out)
+    print_json({"piece": "Ġnaïve 🙂"})
+    out.seek(0)
+    assert json.loads(out.read()) == {"piece": "Ġnaïve 🙂"}
+
+
+def test_the_version() -> None:
+    assert fusescope("--version").stdout == f"fusescope {version('fusescope')}\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_a_result_that_cannot_be_written_is_one_line() -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "training", "tokenizers", "--format", "json"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=300)
+    assert done.returncode == 1 and done.stderr.strip() == "fusescope: cannot write the result: No space left on device"
 
 
 def test_help_names_every_command() -> None:
@@ -80,4 +102,8 @@ def test_a_mistake_is_exit_code_2_and_one_line(arguments: list[str], says: str) 
 def test_a_file_that_is_no_utf8_says_where(tmp_path: Path) -> None:
     (tmp_path / "latin.txt").write_bytes("naïve".encode("latin-1"))
     done = fusescope("align", "qwen", "deepseek", "--file", str(tmp_path / "latin.txt"))
+    assert done.returncode == 2 and "not UTF-8 (byte 2)" in done.stderr
+    with (tmp_path / "latin.txt").open() as piped:
+        command = [sys.executable, "-m", "training", "align", "qwen", "deepseek"]
+        done = subprocess.run(command, stdin=piped, capture_output=True, text=True, timeout=300)
     assert done.returncode == 2 and "not UTF-8 (byte 2)" in done.stderr

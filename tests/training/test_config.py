@@ -46,6 +46,11 @@ def test_the_example_is_valid_and_survives_a_round_trip(tmp_path: Path) -> None:
         ("training.learning_rate=[1]", "training.learning_rate: Input should be a valid number"),
         ("training.max_steps=1.5", "training.max_steps: Input should be a valid integer"),
         ("training.bf16=perhaps", "training.bf16: 'perhaps' is text"),
+        ("training.learning_rate=-1", "training.learning_rate: must be 0 or more, got -1"),
+        ("training.per_device_train_batch_size=0", "must be 1 or more, got 0"),
+        ("training.resume_from_checkpoint=there", "say --resume"),
+        ("loss.lam=true", "loss.lam: this is a number, not true or false"),
+        ("teach.dtype=float8", "'float32', 'bfloat16' or 'float16'"),
         ("version=2", "version 2 of the config's format; this program reads 1"),
     ],
 )
@@ -113,4 +118,6 @@ def test_the_commands_print_and_check(tmp_path: Path) -> None:
     assert json.loads(fusescope("config", "--schema").stdout)["title"] == "Config"
     wrong = fusescope("config", "--check", str(path), "--set", "loss.lm=0.5")
     assert wrong.returncode == 2 and "did you mean 'lam'" in wrong.stderr and "Traceback" not in wrong.stderr
+    refused = fusescope("config", "--check", str(path), "--set", "training.lr_scheduler_type=magic")
+    assert refused.returncode == 2 and "the Trainer refuses" in refused.stderr and "Traceback" not in refused.stderr
     assert fusescope("config").returncode == 2

@@ -26,7 +26,7 @@ def test_the_standard_library_is_always_there() -> None:
 def test_rows_and_files_are_documents(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("one", encoding="utf-8")
     (tmp_path / "b.jsonl").write_text(
-        '{"text": "two", "domain": "x"}\n\n{"text": "三", "name": "n"}\n', encoding="utf-8"
+        '{"text": "two", "domain": "x"}\n\n{"text": "三", "name": "n"}\n', encoding="utf-8-sig"
     )
     pq.write_table(pa.table({"text": ["four", ""]}), tmp_path / "c.parquet")
     found = list(documents(files=[tmp_path / name for name in ("a.txt", "b.jsonl", "c.parquet")]))
@@ -52,6 +52,7 @@ def test_a_long_document_is_cut_and_nothing_is_lost(tmp_path: Path, text: str) -
         ("deep.jsonl", b"[" * 200_000, "line 1: not JSON"),
         ("a.parquet", b"PNG", "cannot read"),
         ("a.txt", b"\xff\xfe", "not UTF-8"),
+        ("a.csv", b"text,name\nhello,a", "read from .jsonl or .parquet"),
     ],
 )
 def test_a_bad_file_is_named(tmp_path: Path, name: str, content: bytes, says: str) -> None:

@@ -229,22 +229,30 @@ def _score(place: int, bits: float, size: int, whole: str = "") -> Score:
 
 def test_a_difference_is_one_of_bits_per_byte_over_what_all_models_scored() -> None:
     """The second model's first token takes more of each text, and it has nothing to predict in the last one."""
-    ours = [_score(n, 10.0 + n, 8) for n in range(5)]
-    theirs = [_score(n, 20.0 + n, 5) for n in range(4)]
+    ours = [_score(n, 10.0 + n, 8) for n in range(6)]
+    theirs = [_score(n, 20.0 + n, 5) for n in range(5)]
     first, second = table({"a": ours, "b": theirs}).to_dict("records")
-    assert first["documents"] == second["documents"] == 4
-    assert first["bits per byte"] == pytest.approx(46 / 32) and second["bits per byte"] == pytest.approx(86 / 20)
-    assert second["difference"] == pytest.approx(86 / 20 - 46 / 32)
+    assert first["documents"] == second["documents"] == 5
+    assert first["bits per byte"] == pytest.approx(60 / 40) and second["bits per byte"] == pytest.approx(110 / 25)
+    assert second["difference"] == pytest.approx(110 / 25 - 60 / 40)
     assert second["difference low"] <= second["difference"] <= second["difference high"]
     with pytest.raises(TextError, match="nothing to compare"):
-        table({"a": ours[4:], "b": theirs})
+        table({"a": ours[5:], "b": theirs})
+
+
+def test_a_few_documents_give_no_interval() -> None:
+    (row,) = table({"a": [_score(n, 10.0 + n, 8) for n in range(4)]}).to_dict("records")
+    assert row["bits per byte"] == pytest.approx(46 / 32)
+    assert all(np.isnan(row[name]) for name in ("low", "high", "difference low", "difference high"))
 
 
 def test_the_parts_of_a_document_are_resampled_together() -> None:
-    """Two documents of many parts: alone they cannot tell how texts differ, and their parts must not pretend to."""
-    parts = [_score(n, 10.0 if n < 20 else 30.0, 10, "one" if n < 20 else "two") for n in range(40)]
+    """Six documents of many parts: they cannot tell well how texts differ, and their parts must not pretend to."""
+    parts = [_score(n, 10.0 if n < 60 else 30.0, 10, f"document {n // 20}") for n in range(120)]
     (row,) = table({"a": parts}).to_dict("records")
-    assert (row["documents"], row["low"], row["high"]) == (2, 1.0, 3.0)
+    assert row["documents"] == 6 and row["high"] - row["low"] > 1.2
+    (alone,) = table({"a": [replace(part, whole=part.name) for part in parts]}).to_dict("records")
+    assert alone["high"] - alone["low"] < 0.4
 
 
 def test_the_loss_of_a_step_is_the_fusion_loss(tmp_path: Path, models: tuple[str, str]) -> None:
@@ -360,15 +368,24 @@ def test_early_stopping_goes_on_counting_and_a_run_keeps_its_settings(
     other = _config(tmp_path, models, training={**chosen, "learning_rate": 1e-3}, loss={"lam": 1.0}, patience=3)
     with pytest.raises(TrainingError, match=r"loss\.lam \(was 0\.5, now 1\.0\), training\.learning_rate \(was 0\.003"):
         train(other, resume=True, say=_quiet)
+    shorter = _config(tmp_path, models, training={**chosen, "max_steps": 2}, patience=3)
+    with pytest.raises(TrainingError, match=r"more than max_steps \(2\)"):
+        train(shorter, resume=True, say=_quiet)
     longer = _config(tmp_path, models, training={**chosen, "num_train_epochs": 11, "logging_steps": 2}, patience=3)
     assert train(longer, resume=True, say=_quiet)["steps"] == 28
 
 
 def test_what_the_trainer_refuses_is_said_before_any_data_is_made(tmp_path: Path, models: tuple[str, str]) -> None:
-    config = _config(tmp_path, models, training={"eval_strategy": "sometimes", "use_cpu": True})
-    with pytest.raises(TrainingError, match="the Trainer refuses"):
-        train(config, say=_quiet)
-    assert not (config.output / "data").exists()
+    for arguments, says in (
+        ({"eval_strategy": "sometimes"}, "the Trainer refuses"),
+        ({"report_to": "mlflow"}, "not inst"),
+    ):
+        config = _config(tmp_path, models, training={**arguments, "use_cpu": True})
+        with pytest.raises(TrainingError, match=says):
+            estimate(config, split_corpus(config))
+        with pytest.raises(TrainingError, match=says):
+            train(config, say=_quiet)
+        assert not (config.output / "data").exists()
     with pytest.raises(ConfigError, match=r"training\.label_smoothing_factor: has no effect here"):
         _config(tmp_path, models, training={"label_smoothing_factor": 0.1})
 
@@ -426,8 +443,36 @@ def test_a_corpus_without_validation_documents_is_noticed(tmp_path: Path, models
 
 
 def test_nothing_to_resume_is_said(tmp_path: Path, models: tuple[str, str]) -> None:
-    with pytest.raises(TrainingError, match="no checkpoint"):
-        train(_config(tmp_path, models), resume=True, say=_quiet)
+    config = _config(tmp_path, models)
+    with pytest.raises(TrainingError, match="no run to go on with"):
+        train(config, resume=True, say=_quiet)
+    # Of a run that was killed while its data were made there is nothing but these: it begins.
+    prepare(config, split_corpus(config).train, _quiet)
+    lines: list[str] = []
+    assert train(config, resume=True, say=lines.append)["finished"]
+    assert any("no checkpoint was saved yet" in line for line in lines) and not any(
+        ", 0 kept" in line for line in lines
+    )
+
+
+def test_without_sources_the_text_counts_whole(tmp_path: Path, models: tuple[str, str]) -> None:
+    ends = []
+    for lam in (0.0, 0.5):
+        config = _config(tmp_path, models, sources=[], loss={"lam": lam}, output=str(tmp_path / f"lam {lam}"))
+        config.training.update(max_grad_norm=0.1)  # would tell a scaled loss
+        result = train(config, say=_quiet)
+        ends.append(result["validation_after"])
+        assert result["lam"] == 1.0 and "the text alone" in (config.output / "README.md").read_text(encoding="utf-8")
+    assert ends[0] == pytest.approx(ends[1], rel=1e-5) and ends[0] < result["validation_before"]
+
+
+def test_documents_of_one_token_are_nothing_to_train_on(tmp_path: Path, models: tuple[str, str]) -> None:
+    tokenizer = load_tokenizer(models[1])
+    word = next(word for word in (*"aeinot", "the", "and", " the", "de") if len(tokenizer.encode(word)) == 1)
+    (tmp_path / "short.jsonl").write_text(json.dumps({"text": word}) + ("\n" + json.dumps({"text": word})) * 19)
+    config = _config(tmp_path, models, corpus={"files": [str(tmp_path / "short.jsonl")], "split": "order"})
+    with pytest.raises(TrainingError, match="nothing to train on"):
+        train(config, say=_quiet)
 
 
 def test_lora_trains_adapters_and_saves_a_whole_model(tmp_path: Path, models: tuple[str, str]) -> None:

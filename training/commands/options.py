@@ -41,6 +41,10 @@ def read_texts(text: str | None, files: list[Path] | None) -> str:
         return "".join(read_text(path) for path in files)
     if not sys.stdin.isatty():
         data = sys.stdin.buffer.read()
-        if data:
-            return data.decode("utf-8", "replace")
+        try:
+            text = data.decode("utf-8")
+        except UnicodeDecodeError as error:
+            fail(f"what was piped in is not UTF-8 (byte {error.start}); convert it first, e.g. with iconv")
+        if text:
+            return text
     fail("no text: give --text, --file, or pipe one in")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from contextlib import redirect_stdout
@@ -34,6 +35,7 @@ def config(
     changes: Changes = None,
 ) -> None:
     """Write and check the file that says what to train on what."""
+    from fusion_core.models import require_torch
     from training.config import EXAMPLE, dump, json_schema, load
 
     if [example, check is not None, schema].count(True) != 1:
@@ -43,7 +45,13 @@ def config(
     elif schema:
         print_json(json_schema())
     elif check is not None:
-        typer.echo(dump(load(check, changes or ())), nl=False)
+        chosen = load(check, changes or ())
+        if chosen.kind == "train":
+            require_torch()
+            from training.arguments import arguments_of
+
+            arguments_of(chosen, chosen.corpus.validation > 0)
+        typer.echo(dump(chosen), nl=False)
 
 
 def train(
@@ -91,7 +99,8 @@ def train(
     state = PartialState()
     state.wait_for_everyone()
     state.destroy_process_group()
-    print_json(result)
+    if state.is_main_process:
+        print_json(result)
     if state.num_processes > 1:
         # All is written. On the way out the interpreter takes threads of gloo and DeepSpeed down in no order, which now
         # and then ends in SIGABRT, and the launcher would call the whole run failed.
@@ -144,13 +153,17 @@ def sweep(
         total = row["held_out"].get("all") or next(iter(row["held_out"].values()))
         low, high = total["difference_interval"]
         setting = ", ".join(f"{name.rsplit('.', 1)[-1]} {value}" for name, value in row["setting"].items())
-        difference = f"{total['difference']:+.4f} ({low:+.4f} to {high:+.4f})"
+        difference = f"{total['difference']:+.4f}" + (f" ({low:+.4f} to {high:+.4f})" if low is not None else "")
         shown.append([row["method"], row["seed"], setting, total["bits_per_byte"], difference])
     print_table(
         "Held-out bits per byte, each method in its best setting",
         ["method", "seed", "setting", "bits per byte", "difference to the first, 95 %"],
         shown,
     )
+
+
+def _interval(low: float, high: float, sign: str) -> str:
+    return "" if math.isnan(low) else f"\n({low:{sign}.3f} to {high:{sign}.3f})"
 
 
 def evaluate(
@@ -178,13 +191,17 @@ def evaluate(
     from fusion_core.models import load_model
     from training.config import load
     from training.ensemble import score_ensemble
-    from training.evaluate import score, table
+    from training.evaluate import FEWEST, score, table
     from training.harness import Harness
     from training.runs import read_result
     from training.splits import SPLITS, split_corpus
 
     if split not in SPLITS:
         fail(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
+    if len({run.resolve() for run in runs}) < len(runs):
+        fail("a run is named twice: there is no difference to itself")
+    if plot is not None and not (plot.absolute().parent.is_dir() and not plot.is_dir()):
+        fail(f"--plot {plot} names no file that could be written")
     for run in runs:
         read_result(run)
     harness = Harness(tasks, tasks_folder) if tasks else None
@@ -223,8 +240,8 @@ def evaluate(
             row["model"],
             row["domain"],
             row["documents"],
-            f"{row['bits per byte']:.4f}\n({row['low']:.3f} to {row['high']:.3f})",
-            f"{row['difference']:+.4f}\n({row['difference low']:+.3f} to {row['difference high']:+.3f})",
+            f"{row['bits per byte']:.4f}{_interval(row['low'], row['high'], '')}",
+            f"{row['difference']:+.4f}{_interval(row['difference low'], row['difference high'], '+')}",
             row["top-1"],
             row["calibration error"],
         ]
@@ -232,5 +249,7 @@ def evaluate(
     ]
     columns = ["model", "domain", "texts", "bits per byte, 95 %", "difference, 95 %", "top-1", "ECE"]
     print_table(f"{split}, {len(texts)} documents; ECE is the expected calibration error", columns, rows)
+    if frame["documents"].min() < FEWEST:
+        typer.echo(f"Of fewer than {FEWEST} documents no interval is given: they say nothing of others.")
     if marks:
         print_table("lm-eval", ["run", "task", "metric", "value"], [list(row.values()) for row in marks])
