@@ -7,12 +7,17 @@ from typing import NoReturn
 
 import streamlit as st
 
-from app import results, texts
+from app import results, state, texts
 from app.escape import plain
 from fusion_core.errors import FusionError
 from fusion_core.tokenizers import SAMPLES, Tokenizer
 
-OWN = "Your own"
+# The widgets of what every page asks for, in its address.
+FIELDS = {
+    "source": state.Field(),
+    "target": state.Field(),
+    "example": state.Field(options=(*texts.EXAMPLES, texts.OWN)),
+}
 
 
 def stop_with(error: FusionError) -> NoReturn:
@@ -28,15 +33,14 @@ def pick_tokenizers() -> tuple[Tokenizer, Tokenizer]:
         st.info("No sample tokenizers are installed; type a hub id or a path, or run `make app` again.")
     chosen = []
     columns = st.columns(2)
-    for column, side, default in zip(columns, ("source", "target"), (0, 1), strict=True):
+    for column, side, default in zip(columns, ("source", "target"), (names[:1], names[:2]), strict=True):
+        state.begin_with(side, default[-1] if default else None)
         chosen.append(
             column.selectbox(
                 f"{side.capitalize()} tokenizer",
                 names,
-                # A value that is there already (carried over from another page) and a default exclude each other.
-                index=(0 if side in st.session_state else min(default, len(names) - 1)) if names else None,
+                index=0 if names else None,
                 key=side,
-                bind="query-params",
                 accept_new_options=True,
                 placeholder="a sample, a hub id, or a path",
                 help="A sample, or type a hub id (`Qwen/Qwen3-0.6B`), `tiktoken:o200k_base`, or the path of a "
@@ -74,15 +78,9 @@ def pick_text(limit: int = texts.LIMIT_BYTES, whole: str = "`fusescope align SOU
         limit: bytes of the text that the page works on.
         whole: what to do for all of a longer text, in Markdown.
     """
-    choice = st.segmented_control(
-        "Text",
-        [*texts.EXAMPLES, OWN],
-        default=None if "example" in st.session_state else "Prose",
-        key="example",
-        bind="query-params",
-        required=True,
-    )
-    if choice != OWN:
+    state.begin_with("example", "Prose")
+    choice = st.segmented_control("Text", [*texts.EXAMPLES, texts.OWN], key="example", required=True)
+    if choice != texts.OWN:
         return _bounded(texts.EXAMPLES[choice or "Prose"], limit, whole)
     if "own_text" not in st.session_state:
         recalled = texts.recall(st.query_params.get("text"), st.query_params.get("text_id"))

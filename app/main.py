@@ -24,8 +24,9 @@ def main() -> None:
     # The default page has no path; this one is for who types or links its name.
     named = st.Page(alignment.render, title="Alignment", url_path="alignment", visibility="hidden")
     page = st.navigation([*pages, named], position="top")
-    state.carry_over(page.url_path)
-    page.run()
+    views = {"vocabulary": vocabulary, "distributions": distributions, "training": training}
+    fields = views.get(page.url_path, alignment).FIELDS
+    state.show(page.url_path, fields, page.run)
 
 
 if __name__ == "__main__":  # not where a worker process reads this file again

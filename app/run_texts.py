@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from app import results, state
+from app import results, state, texts
 from app.escape import plain
-from app.inputs import OWN
 from fusion_core import load_tokenizer
 from fusion_core.errors import FusionError
 from training.config import Config
@@ -77,7 +76,7 @@ def show(run: Run, config: Config, pages: dict[str, Any]) -> None:
     if columns[0].button("Open in Alignment", key=f"alignment_{run.name}"):
         source = config.sources[0].model if config.sources else config.target
         st.session_state.own_text = chosen.text
-        state.hand_over({"source": source, "target": config.target, "example": OWN})
+        state.hand_over({"source": source, "target": config.target, "example": texts.OWN})
         st.switch_page(pages["alignment"])
     if chosen.place is not None and columns[1].button("Open in Distributions", key=f"distributions_{run.name}"):
         st.session_state.update(

@@ -9,7 +9,9 @@ from typing import Any
 import streamlit as st
 
 from app import paths, results
+from app.inputs import FIELDS as FIELDS_OF_ALL
 from app.inputs import pick_text
+from app.state import Field, begin_with
 from fusion_core import Tokenizer, load_tokenizer
 from fusion_core.errors import TransferError
 from fusion_core.inspection import PositionFigures, position_figures
@@ -21,6 +23,17 @@ from training.stages.teach import Taught
 _TOP_K = (10, 64, 256)
 # Text that the page runs models on.
 _LIMIT_BYTES = 8_000
+
+
+FIELDS = {
+    "example": FIELDS_OF_ALL["example"],
+    "models": Field(many=True),
+    "target_model": Field(),
+    "top_k": Field(int, options=_TOP_K),
+    "source_shards": Field(many=True),
+    "target_shards": Field(),
+    "document": Field(int),
+}
 
 
 @dataclass(frozen=True)
@@ -49,12 +62,13 @@ class Scene:
 def pick_models() -> Scene:
     """Models that are loaded here, on the text of the page."""
     columns = st.columns([2, 1.2, 0.8])
+    begin_with("models", ["gemma-3-270m"])
+    begin_with("target_model", next(iter(SAMPLE_MODELS)))
+    begin_with("top_k", 64)
     names = columns[0].multiselect(
         "Source models",
         list(SAMPLE_MODELS),
-        default=None if "models" in st.session_state else ["gemma-3-270m"],
         key="models",
-        bind="query-params",
         accept_new_options=True,
         placeholder="a sample, a hub id, or a folder",
         help="One or several; add the target itself to fuse its own predictions too. 'make samples' installs the two.",
@@ -62,14 +76,12 @@ def pick_models() -> Scene:
     target = columns[1].selectbox(
         "Target model",
         list(SAMPLE_MODELS),
-        index=None if "target_model" in st.session_state else 0,
         key="target_model",
-        bind="query-params",
         accept_new_options=True,
         help="Its tokens are the positions; its own predictions stand beside the transferred ones.",
     )
     top_k = columns[2].selectbox(
-        "Entries kept", _TOP_K, index=1, key="top_k", help="Of each distribution; the rest is its tail."
+        "Entries kept", _TOP_K, key="top_k", help="Of each distribution; the rest is its tail."
     )
     text = pick_text(_LIMIT_BYTES, "`fusescope teach MODEL --file TEXT`, then choose *Taught shards* above")
     if not names or not target:
@@ -96,8 +108,10 @@ def pick_shards() -> Scene:
         )
         st.stop()
     left, right = st.columns(2)
-    chosen = left.multiselect("Sources", folders, default=folders[:1], key="source_shards", accept_new_options=True)
-    target = right.selectbox("Target", folders, index=len(folders) - 1, key="target_shards", accept_new_options=True)
+    begin_with("source_shards", folders[:1])
+    begin_with("target_shards", folders[-1])
+    chosen = left.multiselect("Sources", folders, key="source_shards", accept_new_options=True)
+    target = right.selectbox("Target", folders, key="target_shards", accept_new_options=True)
     if not chosen or not target:
         st.info("Choose at least one source folder and a target folder.")
         st.stop()
@@ -111,6 +125,8 @@ def pick_shards() -> Scene:
     common = [text for text in places[-1] if all(text in there for there in places)]
     if not common:
         raise TransferError("these folders have no text in common; teach all models on the same corpus")
+    begin_with("document", 0)
+    st.session_state.document = min(st.session_state.document, len(common) - 1)
     number = st.selectbox(
         "Document",
         range(len(common)),

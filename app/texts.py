@@ -37,6 +37,8 @@ EXAMPLES: dict[str, str] = {
         "3.14159265358979 1,234,567.89 0x7fff_ffff 2026-11-23T22:36:00Z 1e-10 +44 20 7946 0958 192.168.0.1:8080"
     ),
 }
+# Among the examples, the text that the user brings.
+OWN = "Your own"
 
 # What a page analyses at most, and what the URL carries at most.
 LIMIT_BYTES = 64_000

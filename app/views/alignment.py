@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from zlib import crc32
 
 import streamlit as st
 
-from app import figures, results, strip
+from app import figures, inputs, results, strip
 from app.inputs import pick_text, pick_tokenizers, stop_with
+from app.state import Field, begin_with
 from fusion_core.alignment import COMPARES, COSTS, METHODS, Alignment, Difference, difference
 from fusion_core.errors import FusionError
 from fusion_core.tokenizers import Tokenizer
 
 _NONE = "nothing"
+FIELDS = {
+    **inputs.FIELDS,
+    "method": Field(options=tuple(METHODS)),
+    "against": Field(options=(_NONE, *METHODS)),
+    "cost": Field(options=tuple(COSTS)),
+    "compare": Field(options=tuple(COMPARES)),
+    "invisible": Field(bool),
+    "part": Field(int, least=1),
+}
 
 
 @dataclass(frozen=True)
@@ -26,22 +37,28 @@ class _Choice:
 
 def _pick_method() -> _Choice:
     columns = st.columns([1.2, 1.2, 1, 1, 1.2], vertical_alignment="bottom")
+    for key, value in (
+        ("method", "span"),
+        ("against", _NONE),
+        ("cost", "edit"),
+        ("compare", "bytes"),
+        ("invisible", True),
+    ):
+        begin_with(key, value)
     method = columns[0].selectbox(
         "Method",
         list(METHODS),
         key="method",
-        bind="query-params",
         help="\n\n".join(f"**{name}**: {method.about}" for name, method in METHODS.items()),
     )
     against = columns[1].selectbox(
-        "Compare with", [_NONE, *(name for name in METHODS if name != method)], key="against", bind="query-params"
+        "Compare with", [_NONE, *(name for name in METHODS if name != method)], key="against"
     )
     warps = "dtw" in (method, against)
     cost = columns[2].selectbox(
         "DTW cost",
         COSTS,
         key="cost",
-        bind="query-params",
         disabled=not warps,
         help="edit: FuseLLM. containment: FuseChat, a tenth where one token contains the other.",
     )
@@ -49,11 +66,10 @@ def _pick_method() -> _Choice:
         "DTW compares",
         COMPARES,
         key="compare",
-        bind="query-params",
         disabled=not warps,
         help="bytes: what the tokens spell. pieces: how the tokenizers store them, as FuseLLM does.",
     )
-    invisible = columns[4].toggle("Show invisible characters", value=True, key="invisible", bind="query-params")
+    invisible = columns[4].toggle("Show invisible characters", key="invisible")
     return _Choice(method, against, cost, compare, invisible)
 
 
@@ -92,7 +108,9 @@ def _show_strip(alignment: Alignment, compared: Difference | None, invisible: bo
     page = 0
     if len(starts) > 2:
         count = len(starts) - 1
-        page = st.number_input(f"Part of the text (1 to {count})", 1, count, key="part", bind="query-params") - 1
+        begin_with("part", 1)
+        st.session_state.part = min(st.session_state.part, count)
+        page = st.number_input(f"Part of the text (1 to {count})", 1, count, key="part") - 1
     low, high = starts[page], starts[page + 1]
     key = (_identity(alignment), compared and _identity(compared.second), page, invisible)
     data = results.derived("strip", key, lambda: strip.payload(alignment, low, high, invisible, compared))
@@ -100,7 +118,12 @@ def _show_strip(alignment: Alignment, compared: Difference | None, invisible: bo
         tokens = int((alignment.groups[low:high, 2 * n + 1] - alignment.groups[low:high, 2 * n]).sum())
         if tokens > strip.LONGEST:
             st.caption(f"These {tokens:,} {side} tokens belong together; the first {strip.LONGEST:,} are drawn.")
-    selected = strip.show(data, st.query_params.get("token"), key="strip")
+    # Of another text or other tokenizers no token is selected yet: what was has another meaning there.
+    of = crc32("\0".join(_identity(alignment)[:5]).encode("utf-8", "replace"))
+    if st.session_state.setdefault("strip_of", of) != of:
+        st.session_state.strip_of = of
+        st.query_params.pop("token", None)
+    selected = strip.show(data, st.query_params.get("token"), key=f"strip_{of:x}")
     if selected:
         st.query_params["token"] = selected
     elif "token" in st.query_params:

@@ -11,10 +11,11 @@ import streamlit as st
 from numpy.typing import NDArray
 
 from app import distribution_figures as figures
-from app import tokens
+from app import scenes, tokens
 from app.escape import drawn, plain
 from app.inputs import stop_with
 from app.scenes import Scene, pick_models, pick_shards
+from app.state import Field, begin_with
 from fusion_core import Tokenizer
 from fusion_core.distributions import TopK
 from fusion_core.errors import FusionError
@@ -34,8 +35,35 @@ _COLORS = (
     "best source",
 )
 _DEFAULT_METHODS = ("byte-exact", "boundary-hard", "boundary-soft", "ot", "fusellm-hard")
+FIELDS = {
+    **scenes.FIELDS,
+    "origin": Field(options=_ORIGINS),
+    "methods": Field(many=True, options=tuple(METHODS)),
+    "color": Field(options=_COLORS),
+    "strip_method": Field(options=tuple(METHODS)),
+    "strip_source": Field(int),
+    "distribution_part": Field(int, least=1),
+    "rule": Field(options=tuple(RULES)),
+    "level": Field(options=LEVELS),
+    "position": Field(int),
+}
 # Tokens that one view of the row holds.
 _WINDOW = 1_500
+
+
+# What the columns of the table of methods say.
+_COLUMNS = {
+    "bits per byte": "Of the source seen through the method, predicting the target's tokens: over all positions, "
+    "what is lost or in the tail spread evenly, one without a transfer counted as uniform.",
+    "ratio to the source's own": "1 is perfect: nothing was lost on the way.",
+    "coverage": "Share of the target's positions that have a transfer.",
+    "top-1": "Share of these at which the most probable token is the text's own.",
+    "exact": "Mean probability that follows from the source's distribution alone.",
+    "chained": "Mean probability resolved by the source's next distributions, along the text.",
+    "approximate": "Mean probability mapped, or shared out, by a rule.",
+    "tail": "Mean probability of what is not among the source's kept entries.",
+    "lost": "Mean probability that has nowhere to go.",
+}
 
 
 def _summary(scene: Scene, methods: Sequence[str]) -> pd.DataFrame:
@@ -62,23 +90,34 @@ def _show_summary(scene: Scene, methods: Sequence[str]) -> None:
         column.metric(f"{plain(name)}, bits per byte", own_bits, help="The source's own: the limit.")
     columns[-1].metric(f"target {plain(scene.own.model)}", f"{own:.3f}", help="The target's own bits per byte.")
     frame = _summary(scene, methods)
-    percent = st.column_config.NumberColumn(format="%.1f %%")
-    number = st.column_config.NumberColumn(format="%.3f")
-    config: dict[str, Any] = {c: number for c in frame.columns if frame[c].dtype.kind == "f"}
-    st.dataframe(frame, hide_index=True, column_config={**config, "coverage": percent, "top-1": percent})
+    config = {
+        name: st.column_config.NumberColumn(format="%.1f %%" if name in ("coverage", "top-1") else "%.3f", help=about)
+        for name, about in _COLUMNS.items()
+    }
+    st.dataframe(frame, hide_index=True, column_config=config)
+
+
+def _offer(key: str, options: Sequence[Any]) -> None:
+    """Begin with the first option, also where what was chosen is no longer among them."""
+    if st.session_state.get(key) not in options:
+        st.session_state.pop(key, None)
+    begin_with(key, options[0])
 
 
 def _pick_view(scene: Scene, methods: Sequence[str]) -> tuple[int, str, str]:
     columns = st.columns(3)
+    shown = [c for c in _COLORS if len(scene.names) > 1 or c != "best source"]
+    _offer("color", shown)
+    _offer("strip_method", methods)
+    _offer("strip_source", range(len(scene.names)))
     color = columns[0].selectbox(
         "Colour tokens by",
-        [c for c in _COLORS if len(scene.names) > 1 or c != "best source"],
+        shown,
         key="color",
-        bind="query-params",
         help="Each token is coloured by its prediction. Damage: nats that the method loses on the gold token against "
         "byte-exact (byte-exact itself: against the target's own). Best source: which one MinCE takes, token by token.",
     )
-    method = columns[1].selectbox("through", methods, key="strip_method", bind="query-params")
+    method = columns[1].selectbox("through", methods, key="strip_method")
     source = columns[2].selectbox(
         "of", range(len(scene.names)), format_func=lambda n: scene.names[n], key="strip_source"
     )
@@ -122,6 +161,8 @@ def _show_row(scene: Scene, source: int, method: str, color: str) -> None:
     ]
     page, pages = 0, -(-len(encoding) // _WINDOW)
     if pages > 1:
+        begin_with("distribution_part", 1)
+        st.session_state.distribution_part = min(st.session_state.distribution_part, pages)
         page = st.number_input(f"Part of the text (1 to {pages})", 1, pages, key="distribution_part") - 1
     low, high = page * _WINDOW, min(len(encoding), (page + 1) * _WINDOW)
     data = tokens.payload(encoding, colors, titles, legend, low, high)
@@ -259,12 +300,13 @@ def _pick_fusion(scene: Scene, method: str) -> tuple[Transfer, str]:
         return scene.carried(0, method), "min_ce"
     st.subheader("All sources fused")
     columns = st.columns([1, 1, 2])
-    rule = columns[0].selectbox("Rule", list(RULES), key="rule", bind="query-params")
+    begin_with("rule", "min_ce")
+    begin_with("level", LEVELS[0])
+    rule = columns[0].selectbox("Rule", list(RULES), key="rule")
     level = columns[1].selectbox(
         "Weights by the",
         LEVELS,
         key="level",
-        bind="query-params",
         disabled=not rule.endswith("_ce"),
         help="sequence: one weight for the text, by cross-entropy per byte. token: at each token, by the gold one.",
     )
@@ -276,8 +318,11 @@ def _pick_fusion(scene: Scene, method: str) -> tuple[Transfer, str]:
     for column, name, bits, weight in zip(shown, scene.names, singles, weights.mean(axis=1), strict=False):
         about = f"Bits per byte; mean weight {weight:.2f}."
         column.metric(f"{plain(name)} through {method}", f"{bits:.3f}", help=about)
-    gain = f"{together - min(singles):+.3f} to the best source"
-    shown[-1].metric("fused", f"{together:.3f}", gain, delta_color="inverse")
+    gain = round(together - min(singles), 3)
+    shown[-1].metric(
+        "fused", f"{together:.3f}", f"{gain:+.3f} to the best source",
+        delta_color="inverse" if gain else "off", delta_arrow="auto" if gain else "off",
+    )  # fmt: skip
     if level == "token" and rule.endswith("_ce"):
         st.caption("The gold token itself chose these weights: a bound on what choosing can give, not a prediction.")
     st.plotly_chart(figures.weight_lines(scene.names, weights, st.session_state.position), key="weights")
@@ -289,25 +334,18 @@ def render() -> None:
     st.caption(
         "A source model's next-token predictions in the target's tokens: what is kept, moved, shared out and lost."
     )
-    origin = st.segmented_control(
-        "Predictions from",
-        _ORIGINS,
-        default=None if "origin" in st.session_state else _ORIGINS[0],
-        key="origin",
-        bind="query-params",
-        required=True,
-    )
+    begin_with("origin", _ORIGINS[0])
+    origin = st.segmented_control("Predictions from", _ORIGINS, key="origin", required=True)
     try:
         scene = pick_models() if origin == _ORIGINS[0] else pick_shards()
         if min(len(one.encoding) for one in (scene.own, *scene.sources)) < 2:
             st.info("The text is too short: it needs at least two tokens on both sides.")
             st.stop()
+        begin_with("methods", list(_DEFAULT_METHODS))
         methods = st.multiselect(
             "Methods",
             list(METHODS),
-            default=None if "methods" in st.session_state else list(_DEFAULT_METHODS),
             key="methods",
-            bind="query-params",
             help="\n\n".join(f"**{name}**: {method.about}" for name, method in METHODS.items()),
         )
         if not methods:

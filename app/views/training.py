@@ -32,33 +32,74 @@ _REFUSED = {
     "project", "push_to_hub", "resume_from_checkpoint", "sortish_sampler", "torch_compile_backend",
     "trackio_bucket_id", "trackio_space_id",
 }  # fmt: skip
+# Of a run's log, the last ones are shown.
+_LOG_LINES = 12
 # Where curves may go: trackers of other names send them to a service.
 _REPORTS = ("none", "tensorboard")
 _DIVERGENCES = ("ce", "forward_kl", "reverse_kl", "js")
+_WAYS = [*METHODS, *PUBLISHED]
+# What of the Distributions page the form begins with, and with what if that was not shown yet.
+_FROM_DISTRIBUTIONS: dict[str, Any] = {
+    "models": ["gemma-3-270m"], "target_model": SAMPLE_MODELS[0], "strip_method": _WAYS[0],
+}  # fmt: skip
+_BEGINS: dict[str, Any] = {
+    "train_corpus": next(iter(CORPORA)), "train_limit": 8, "train_lam": 0.9, "train_divergence": "ce",
+    "train_rate": 2e-5, "train_epochs": 1, "train_batch": 4, "train_top_k": 64, "train_rule": "min_ce",
+    "train_level": LEVELS[0], "train_own": False, "train_name": "my-run",
+}  # fmt: skip
+# The form, kept while other pages are shown, and in the address.
+FIELDS = {
+    "train_sources": state.Field(many=True),
+    "train_target": state.Field(),
+    "train_method": state.Field(options=tuple(_WAYS)),
+    "train_corpus": state.Field(options=tuple(CORPORA)),
+    "train_limit": state.Field(int, least=1, most=100_000),
+    "train_lam": state.Field(float, most=1.0),
+    "train_divergence": state.Field(options=_DIVERGENCES),
+    "train_rate": state.Field(float, least=1e-7, most=1.0),
+    "train_epochs": state.Field(int, least=1, most=1000),
+    "train_batch": state.Field(int, least=1, most=1024),
+    "train_top_k": state.Field(int, least=1, most=1024),
+    "train_rule": state.Field(options=tuple(RULES)),
+    "train_level": state.Field(options=LEVELS),
+    "train_own": state.Field(bool),
+    "train_name": state.Field(),
+}
 
 
-def _form() -> dict[str, Any]:
-    """The fields that most runs differ in, as a config's values. Models and method begin as on the other pages."""
-    before = state.remembered("models", ["gemma-3-270m"])
-    aim = state.remembered("target_model", SAMPLE_MODELS[0])
-    known = list(dict.fromkeys([*SAMPLE_MODELS, *before, aim]))
+def _begin() -> None:
+    """What the form holds at first: models and method as on the Distributions page, also when they change there."""
+    before = {name: state.remembered(name, value) for name, value in _FROM_DISTRIBUTIONS.items()}
+    fresh = st.session_state.get("train_from", before) != before
+    st.session_state.train_from = before
+    for key, name in (("train_sources", "models"), ("train_target", "target_model"), ("train_method", "strip_method")):
+        if fresh:
+            st.session_state.pop(key, None)
+        state.begin_with(key, before[name])
+    for key, value in _BEGINS.items():
+        state.begin_with(key, value)
+
+
+def _form(off: bool) -> dict[str, Any]:
+    """The fields that most runs differ in, as a config's values; `off` where they do not count."""
+    _begin()
+    chosen = [*st.session_state.train_sources, st.session_state.train_target]
+    known = list(dict.fromkeys([*SAMPLE_MODELS, *filter(None, chosen)]))
     sources = st.multiselect(
-        "Sources", known, default=before, key="train_sources", accept_new_options=True,
+        "Sources", known, key="train_sources", accept_new_options=True, disabled=off,
         help="None trains on the text alone.",
     )  # fmt: skip
     left, right = st.columns(2)
-    target = left.selectbox("Target", known, known.index(aim), key="train_target", accept_new_options=True)
-    ways = [*METHODS, *PUBLISHED]
-    way = ways.index(state.remembered("strip_method", ways[0]))
-    method = right.selectbox("Method", ways, way, key="train_method", help="How sources are carried over.")
-    corpus = left.selectbox("Corpus", list(CORPORA), key="train_corpus")
-    limit = right.number_input("Documents at most", 1, 100_000, 8, key="train_limit")
-    lam = left.slider("lam, the weight of the text itself", 0.0, 1.0, 0.9, 0.05, key="train_lam")
-    divergence = right.selectbox("Divergence", _DIVERGENCES, key="train_divergence")
-    rate = left.number_input("Learning rate", 1e-7, 1.0, 2e-5, format="%.1e", key="train_rate")
-    epochs = right.number_input("Epochs", 1, 1000, 1, key="train_epochs")
-    batch = left.number_input("Batch size", 1, 1024, 4, key="train_batch")
-    top_k = right.number_input("Entries kept of each distribution", 1, 1024, 64, key="train_top_k")
+    target = left.selectbox("Target", known, key="train_target", accept_new_options=True, disabled=off)
+    method = right.selectbox("Method", _WAYS, key="train_method", disabled=off, help="How sources are carried over.")
+    corpus = left.selectbox("Corpus", list(CORPORA), key="train_corpus", disabled=off)
+    limit = right.number_input("Documents at most", 1, 100_000, key="train_limit", disabled=off)
+    lam = left.slider("lam, the weight of the text itself", 0.0, 1.0, step=0.05, key="train_lam", disabled=off)
+    divergence = right.selectbox("Divergence", _DIVERGENCES, key="train_divergence", disabled=off)
+    rate = left.number_input("Learning rate", 1e-7, 1.0, format="%.1e", key="train_rate", disabled=off)
+    epochs = right.number_input("Epochs", 1, 1000, key="train_epochs", disabled=off)
+    batch = left.number_input("Batch size", 1, 1024, key="train_batch", disabled=off)
+    top_k = right.number_input("Entries kept of each distribution", 1, 1024, key="train_top_k", disabled=off)
     value: dict[str, Any] = {
         "target": target,
         "sources": [{"model": name, "method": method} for name in sources],
@@ -73,8 +114,8 @@ def _form() -> dict[str, Any]:
         },
     }
     if len(sources) > 1:
-        rule = left.selectbox("Fusion", list(RULES), key="train_rule")
-        level = right.selectbox("Weights by the", LEVELS, key="train_level")
+        rule = left.selectbox("Fusion", list(RULES), key="train_rule", disabled=off)
+        level = right.selectbox("Weights by the", LEVELS, key="train_level", disabled=off)
         value["fusion"] = {"rule": rule, "level": level}
     return value
 
@@ -136,21 +177,23 @@ def _new_run() -> None:
     left, right = st.columns([1, 1], gap="large")
     with left:
         st.subheader("A new run")
-        value = _form()
+        value = _form(bool(st.session_state.get("train_own")))
     with right:
         own = st.toggle("Edit as YAML", key="train_own", help="The form's values are the start; then the text counts.")
         generated = yaml_text.write(value)
         if own:
+            # What was edited comes back, unless the form has been changed since.
+            begun, edited = st.session_state.get("train_edited", (None, ""))
             if "train_yaml" not in st.session_state:
-                st.session_state.train_yaml = generated
+                st.session_state.train_yaml = edited if begun == generated else generated
             text = st.text_area("Config", key="train_yaml", height=420)
+            st.session_state.train_edited = (generated, text)
         else:
-            st.session_state.pop("train_yaml", None)
             text = generated
             st.code(text, language="yaml", height=420)
         st.download_button("Config as YAML", _as_file(text), "config.yaml", on_click="ignore")
     columns = st.columns([2, 1, 1, 3], vertical_alignment="bottom")
-    name = columns[0].text_input("Name of the run", "my-run", key="train_name")
+    name = columns[0].text_input("Name of the run", key="train_name")
     check = columns[1].button("Check", key="train_check", width="stretch")
     start = columns[2].button("Launch", key="train_launch", type="primary", width="stretch")
     if check or start:
@@ -162,6 +205,7 @@ def _new_run() -> None:
                 _show_check(config.model_copy(update={"output": runs.run_folder(name.strip())}), known)
             if start:
                 runs.launch(name.strip(), config)
+                st.session_state.train_picked, st.session_state.texts_of = [name.strip()], name.strip()
                 st.toast(f"{plain(name)} is running; closing this page does not stop it.")
         except FusionError as error:
             st.error(plain(str(error)), icon=":material/error:")
@@ -169,18 +213,23 @@ def _new_run() -> None:
 
 def _curves(chosen: list[runs.Run]) -> None:
     figures = (("loss", "training loss, nats"), ("eval_bits_per_byte", "validation, bits per byte"))
+    # The loss of a single run with the two parts that it is made of.
+    parts = {"clm": "CLM", "divergence": "divergence"} if len(chosen) == 1 else {}
     for column, (field, title) in zip(st.columns(2), figures, strict=True):
         if not any(field in row for run in chosen for row in run.metrics):
             column.caption(f"{title.capitalize()}: nothing to draw yet.")
             continue
         figure = go.Figure()
         for run in chosen:
-            rows = [row for row in run.metrics if field in row]
-            figure.add_trace(
-                go.Scatter(
-                    x=[r["step"] for r in rows], y=[r[field] for r in rows], name=drawn(run.name), mode="lines+markers"
-                )
-            )
+            for name, label in ((field, drawn(run.name)), *(parts.items() if field == "loss" else ())):
+                rows = [row for row in run.metrics if name in row]
+                part = name != field
+                figure.add_trace(
+                    go.Scatter(
+                        x=[r["step"] for r in rows], y=[r[name] for r in rows], name=label,
+                        mode="lines" if part else "lines+markers", line={"dash": "dot"} if part else {},
+                    )
+                )  # fmt: skip
         figure.update_layout(
             height=300, margin={"l": 10, "r": 10, "t": 30, "b": 10}, title=title, showlegend=True,
             xaxis={"title": "step"}, legend={"orientation": "h", "y": -0.25},
@@ -233,9 +282,11 @@ def _runs() -> None:
     )
     number = st.column_config.NumberColumn(format="%.4f")
     config: dict[str, Any] = dict.fromkeys(("loss", "validation, bits per byte", "before"), number)
-    st.dataframe(frame, hide_index=True, column_config=config)
+    st.dataframe(frame, hide_index=True, column_config=config, placeholder="")
     names = [run.name for run in found]
-    picked = st.multiselect("Look at", names, default=names[:1], key="train_picked")
+    state.begin_with("train_picked", names[:1])
+    st.session_state.train_picked = [name for name in st.session_state.train_picked if name in names]
+    picked = st.multiselect("Look at", names, key="train_picked")
     chosen = [run for run in found if run.name in picked]
     if not chosen:
         return
@@ -245,16 +296,24 @@ def _runs() -> None:
             columns = st.columns([1, 1, 4])
             if columns[0].button("Stop", key=f"stop_{run.name}", disabled=run.state != "running"):
                 runs.stop(run)
-                st.toast(f"{plain(run.name)} stops: training saves a checkpoint first, and no finished shard is lost.")
+                st.session_state.setdefault("train_stopping", set()).add(run.name)
             if columns[1].button("Resume", key=f"resume_{run.name}", disabled=not run.resumable):
                 try:
                     runs.launch(run.name, _stored(run), resume=True)
                 except FusionError as error:
                     st.error(plain(str(error)))
+            stopping = st.session_state.setdefault("train_stopping", set())
+            if run.state != "running":
+                stopping.discard(run.name)
+            if run.name in stopping:
+                st.info("It was told to stop: training saves a checkpoint first, and no finished shard is lost.")
             if run.state == "running" and run.standing is not None:
                 st.progress(*_standing(run.standing))
             st.caption(f"Folder: {plain(str(run.folder))}")
-            st.code(run.log() or "nothing printed yet", language=None, height=220)
+            log = run.log()
+            st.code("\n".join(log.splitlines()[-_LOG_LINES:]) or "nothing printed yet", language=None, wrap_lines=True)
+            if log:
+                st.download_button("Log", log, f"{run.name}.log", on_click="ignore", key=f"log_{run.name}")
 
 
 @st.fragment(run_every=5.0)
@@ -268,6 +327,8 @@ def _texts() -> None:
         return
     st.subheader("What it was trained on")
     names = [run.name for run in found]
+    if st.session_state.get("texts_of") not in names:
+        st.session_state.pop("texts_of", None)
     run = found[names.index(st.selectbox("Run", names, key="texts_of"))]
     run_texts.show(run, _stored(run), st.session_state["_pages"])
 

@@ -10,8 +10,9 @@ import pandas as pd
 import streamlit as st
 from numpy.typing import NDArray
 
-from app import figures, results
+from app import figures, inputs, results
 from app.inputs import pick_text, pick_tokenizers, stop_with
+from app.state import Field, begin_with
 from fusion_core.errors import FusionError
 from fusion_core.mapping import (
     BREAKDOWNS,
@@ -34,7 +35,24 @@ _SORTS = {
     "collisions, most first": (["collisions", "id"], [False, True]),
     "occurrences, most first": (["occurrences", "id"], [False, True]),
 }
+# What the columns of the table of entries say.
+_COLUMNS = {
+    "distance": "Edits from the entry to its soft target; -1 where it maps to none.",
+    "ties": "How many target entries are as near as the soft target, which is the lowest id of them.",
+    "collisions": "How many source entries soft mapping sends to the same target entry.",
+    "occurrences": "In the text.",
+}
 _SHOW = ("all", "not in the target", "exact")
+FIELDS = {
+    **inputs.FIELDS,
+    "form": Field(options=tuple(FORMS)),
+    "weighted": Field(bool),
+    "by": Field(options=tuple(BREAKDOWNS)),
+    "search": Field(),
+    "show": Field(options=_SHOW),
+    "sort": Field(options=tuple(_SORTS)),
+    "entry": Field(int),
+}
 
 
 @dataclass(frozen=True)
@@ -70,9 +88,8 @@ def _table(source: Tokenizer, target: Tokenizer, maps: dict[str, VocabularyMappi
 
 
 def _show_picture(view: _View) -> None:
-    by = st.segmented_control(
-        "Break down by", list(BREAKDOWNS), default="script", key="by", bind="query-params", required=True
-    )
+    begin_with("by", "script")
+    by = st.segmented_control("Break down by", list(BREAKDOWNS), key="by", required=True)
 
     def tabulate(by: str) -> dict[str, pd.DataFrame]:
         return {kind: breakdown(mapping, view.source, by, view.counts) for kind, mapping in view.maps.items()}
@@ -104,12 +121,14 @@ def _show_picture(view: _View) -> None:
 def _show_table(table: pd.DataFrame, counts: NDArray[np.int64] | None) -> None:
     st.subheader("Entries")
     columns = st.columns([2, 1, 1.4])
-    wanted = columns[0].text_input(
-        "Search", key="search", bind="query-params", placeholder="part of an entry or of a target, or an id"
-    )
-    show = columns[1].selectbox("Show", _SHOW, key="show", bind="query-params")
+    wanted = columns[0].text_input("Search", key="search", placeholder="part of an entry or of a target, or an id")
+    begin_with("show", _SHOW[0])
+    show = columns[1].selectbox("Show", _SHOW, key="show")
     sorts = [name for name in _SORTS if counts is not None or "occurrences" not in name]
-    order = columns[2].selectbox("Sort by", sorts, key="sort", bind="query-params")
+    if st.session_state.get("sort") not in sorts:  # occurrences are no longer counted
+        st.session_state.pop("sort", None)
+    begin_with("sort", sorts[0])
+    order = columns[2].selectbox("Sort by", sorts, key="sort")
     rows = table
     if counts is not None:
         rows = rows.assign(occurrences=counts[rows["id"].to_numpy()])
@@ -130,7 +149,10 @@ def _show_table(table: pd.DataFrame, counts: NDArray[np.int64] | None) -> None:
     shown = rows.head(_ROWS)
     # A table keeps its selected row when other rows come: it is a table of its own for every set of them.
     key = f"entries_{crc32(shown['id'].to_numpy().tobytes()):x}"
-    event = st.dataframe(shown, hide_index=True, height=360, on_select="rerun", selection_mode="single-row", key=key)
+    event = st.dataframe(
+        shown, hide_index=True, height=360, on_select="rerun", selection_mode="single-row", key=key,
+        column_config={name: st.column_config.Column(help=about) for name, about in _COLUMNS.items()},
+    )  # fmt: skip
     picked = [int(shown["id"].iloc[row]) for row in event.selection.rows]
     if picked and st.session_state.get("picked") != picked:
         st.session_state.entry = picked[0]
@@ -145,11 +167,14 @@ def _show_table(table: pd.DataFrame, counts: NDArray[np.int64] | None) -> None:
     )
 
 
-def _show_entry(source: Tokenizer, target: Tokenizer, text: str, form: str) -> None:
+def _show_entry(source: Tokenizer, target: Tokenizer, text: str, form: str, worst: int) -> None:
     st.subheader("One entry")
-    entry = st.number_input(
-        "Source id (or click a row above)", 0, source.size - 1, key="entry", bind="query-params", step=1
-    )
+    if st.session_state.setdefault("entry_of", source.fingerprint) != source.fingerprint:
+        st.session_state.entry_of = source.fingerprint
+        st.session_state.pop("entry", None)  # an id of another vocabulary
+    begin_with("entry", worst)
+    st.session_state.entry = min(st.session_state.entry, source.size - 1)
+    entry = st.number_input("Source id (or click a row above)", 0, source.size - 1, key="entry", step=1)
     data = source.canonical_bytes(entry)
     facts = pd.DataFrame(
         {
@@ -183,11 +208,17 @@ def _show_entry(source: Tokenizer, target: Tokenizer, text: str, form: str) -> N
                 {
                     "kind": kind,
                     "targets": ", ".join(named) or "none",
-                    "distance": int(mapping.distance[entry]),
+                    "distance": int(mapping.distance[entry]) if mapping.distance[entry] >= 0 else None,
                     "lost mass": f"{mapping.lost_mass([entry])[0]:.0%}",
                 }
             )
-        st.dataframe(pd.DataFrame(rows), hide_index=True)
+        st.dataframe(
+            pd.DataFrame(rows), hide_index=True, placeholder="",
+            column_config={
+                "distance": st.column_config.NumberColumn(help=_COLUMNS["distance"]),
+                "lost mass": st.column_config.Column(help="Share of the entry's probability that goes nowhere."),
+            },
+        )  # fmt: skip
     st.markdown("**Where it occurs in the text**")
     places = _occurrences(source, text, entry)
     if places.empty:
@@ -214,12 +245,16 @@ def _occurrences(source: Tokenizer, text: str, entry: int, limit: int = 50) -> p
     return pd.DataFrame(rows, columns=["token", "byte", "before", "entry", "after"])
 
 
-def _show_disagreements(view: _View) -> None:
-    st.subheader("Hard against soft")
+def _disagreements(view: _View) -> pd.DataFrame:
     hard, soft = view.maps["hard"], view.maps["soft"]
-    frame = results.derived(
+    return results.derived(
         "disagreements", view.key, lambda: disagreements(hard, soft, view.source, view.target, view.counts)
     )
+
+
+def _show_disagreements(view: _View) -> None:
+    st.subheader("Hard against soft")
+    frame = _disagreements(view)
     weighted = view.counts is not None
     if frame.empty:
         st.success("Hard and soft mapping treat all of these entries alike.")
@@ -241,17 +276,17 @@ def render() -> None:
     source, target = pick_tokenizers()
     text = pick_text()
     columns = st.columns([1, 1, 2], vertical_alignment="bottom")
+    begin_with("form", FORMS[0])
+    begin_with("weighted", False)
     form = columns[0].selectbox(
         "Compare",
         FORMS,
         key="form",
-        bind="query-params",
         help="bytes: what entries spell. pieces: how they are stored, as FuseLLM compares them.",
     )
     weighted = columns[1].toggle(
         "Weigh by the text",
         key="weighted",
-        bind="query-params",
         help="Count entries as often as they occur in the text.",
     )
     try:
@@ -265,7 +300,8 @@ def render() -> None:
         table = results.derived("vocabulary", key, lambda: _table(source, target, maps))
         _show_picture(view)
         _show_table(table, counts)
-        _show_entry(source, target, text, form)
+        differing = _disagreements(view)
+        _show_entry(source, target, text, form, int(differing["id"].iloc[0]) if len(differing) else 0)
         _show_disagreements(view)
     except FusionError as error:
         stop_with(error)

@@ -17,6 +17,13 @@ from training.stages import teach
 pytest.importorskip("torch")
 
 
+PAGE = (
+    "from app import state\n"
+    "from app.views import distributions\n"
+    "state.show('distributions', distributions.FIELDS, distributions.render)"
+)
+
+
 @pytest.fixture(scope="module")
 def models(workspace_folder: Path) -> tuple[str, str]:
     folder = workspace_folder / "tiny"
@@ -26,7 +33,7 @@ def models(workspace_folder: Path) -> tuple[str, str]:
 
 
 def _open(**query: str | list[str]) -> AppTest:
-    page = AppTest.from_string("from app.views import distributions\ndistributions.render()", default_timeout=180)
+    page = AppTest.from_string(PAGE, default_timeout=180)
     for key, value in query.items():
         page.query_params[key] = value
     page.run()
@@ -87,7 +94,7 @@ def test_folders_of_one_name_and_model_are_two_sources(models: tuple[str, str], 
     folders = [str(workspace_folder / "taught" / parent / "shards") for parent in ("few", "many", "own")]
     for folder, model, top_k in zip(folders, (models[0], models[0], models[1]), (2, 40, 40), strict=True):
         run(teaching(model, Path(folder), lambda: teach.batches(documents), top_k=top_k), lambda _: None, InProcess())
-    page = AppTest.from_string("from app.views import distributions\ndistributions.render()", default_timeout=180)
+    page = AppTest.from_string(PAGE, default_timeout=180)
     page.query_params["origin"] = "Taught shards"
     page.query_params["methods"] = ["byte-exact"]
     page.session_state["source_shards"], page.session_state["target_shards"] = folders[:2], folders[2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from urllib.parse import quote
 
@@ -156,3 +157,23 @@ def test_uploading_five_megabytes_works_on_the_start_and_says_so(address: str, p
     _ready(page)
     assert page.locator(".tok").count() < 5000
     shoot(page, "large-text")
+
+
+def test_going_back_brings_back_what_the_page_showed(page: Page, address: str) -> None:
+    page.goto(f"{address}/?source=mistral&target=minilm&example=Code&method=dtw")
+    expect(page.get_by_text("Path cost").first).to_be_visible()
+    page.get_by_role("link", name="Vocabulary").click()
+    expect(page.get_by_text("Exact counterpart")).to_be_visible()
+    page.go_back()
+    expect(page.get_by_text("Path cost").first).to_be_visible()
+    source, target = (page.get_by_label(f"{side} tokenizer").last for side in ("Source", "Target"))
+    expect(source).to_have_value("mistral")
+    expect(target).to_have_value("minilm")
+    source.click()
+    source.fill("qwen")
+    page.keyboard.press("Enter")
+    expect(page).not_to_have_url(re.compile("source=mistral"))
+    expect(page.get_by_text("Path cost").first).to_be_visible()
+    page.go_back()
+    expect(source).to_have_value("mistral")
+    expect(page).to_have_url(re.compile("source=mistral.*target=minilm.*example=Code.*method=dtw"))
