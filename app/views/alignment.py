@@ -69,7 +69,7 @@ def _pick_method() -> _Choice:
         disabled=not warps,
         help="bytes: what the tokens spell. pieces: how the tokenizers store them, as FuseLLM does.",
     )
-    invisible = columns[4].toggle("Show invisible characters", key="invisible")
+    invisible = columns[4].toggle("Show invisible", key="invisible", help="Spaces, line ends and the like as signs.")
     return _Choice(method, against, cost, compare, invisible)
 
 
