@@ -90,8 +90,10 @@ def _read_taught(names: Sequence[str], top_k: int) -> Setting:
                 for side, row in zip(sides, rows, strict=True):
                     side.append(row)
             update(n + 1, len(texts))
-    if not sides[0]:
+    if not texts:
         raise TransferError(f"{' and '.join(names)} have no text in common; teach both on the same corpus")
+    if not sides[0]:
+        raise TransferError("the texts are too short: none has at least two tokens on both sides")
     return Setting(None, sides[:-1], sides[-1], _indices(tokenizers[:-1], tokenizers[-1]))
 
 

@@ -15,6 +15,7 @@ from fusion_core.workspace import atomic_folder, digest, expanded, workspace
 
 MOST_LAYERS = 4096
 SAMPLE_MODELS = ("smollm2-135m", "gemma-3-270m")
+_AND_MORE = f"{' and '.join(SAMPLE_MODELS)}; or name a hub id, a folder or a .gguf file"
 
 
 def require_torch() -> None:
@@ -116,13 +117,15 @@ def weights_identity(name: str) -> str:
 def local_or_hub(name: str) -> str:
     """A folder with safetensors weights, or a hub id."""
     if not name:
-        raise ModelError(f"no model was named; try {', '.join(SAMPLE_MODELS)}, a hub id, a folder or a .gguf file")
+        raise ModelError(f"no model was named; there are {_AND_MORE}")
     if name in SAMPLE_MODELS:
         path = SAMPLES[name].path
         if path is None:
             raise ModelError(f"the sample model {name!r} is not installed; run: make samples")
         return str(_converted(path, name))
     path = expanded(name)
+    if name in SAMPLES and not path.exists():
+        raise ModelError(f"{name!r} is a tokenizer alone, without weights; the sample models are {_AND_MORE}")
     if path.is_file():
         if path.suffix.lower() != ".gguf":
             raise ModelError(f"{path} is no .gguf file; name the folder that holds config.json and model.safetensors")

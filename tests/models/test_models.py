@@ -150,7 +150,12 @@ def test_fidelity_of_every_method(pair: tuple[Model, Model]) -> None:
 
 @pytest.mark.parametrize(
     ("name", "says"),
-    [("", "no model was named"), ("/nowhere/model", "no file or folder"), ("missing-model", "missing-model")],
+    [
+        ("", "no model was named"),
+        ("qwen", "tokenizer alone, without weights; the sample models are smollm2"),
+        ("/nowhere/model", "no file or folder"),
+        ("missing-model", "missing-model"),
+    ],
 )
 def test_a_wrong_name_is_one_clear_error(name: str, says: str) -> None:
     with pytest.raises((ModelError, TokenizerError), match=says):
