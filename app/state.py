@@ -93,7 +93,7 @@ def _carry_over(page: str, fields: Fields) -> None:
         # The query is still that of the page before, also where the browser goes back.
         shown = {key: choices.values.get(key) for key in fields}
         # Now, and not only at the end: the browser would make two entries of its history of it.
-        st.query_params.update({k: told for k, v in shown.items() if (told := _told(k, v, fields))})
+        st.query_params.from_dict({k: told for k, v in shown.items() if (told := _told(k, v, fields))})
     elif choices.page is None or getattr(get_script_run_ctx(), "is_history_navigation", False):
         asked = {key: field.read(st.query_params.get_all(key)) for key, field in fields.items()}
         shown = {key: choices.defaults.get(key) if value is None else value for key, value in asked.items()}
