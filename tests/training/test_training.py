@@ -16,13 +16,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from fusion_core import ConfigError, TextError, TrainingError, load_tokenizer, map_vocabulary
+from fusion_core import ConfigError, TrainingError, load_tokenizer, map_vocabulary
 from fusion_core.compat.fusellm import transform_step_logits
 from fusion_core.transfer import Transfer, build_index, transfer
 from tests.support import tiny
 from tests.support.predictions import random_predictions
 from tests.training.test_cli import fusescope
-from training.calibration import Reliability
 from training.config import Config, parse
 from training.corpus import Document
 from training.data import prepare
@@ -34,9 +33,10 @@ from training.stages.examples import pack
 torch = pytest.importorskip("torch")
 from fusion_core.loss import SparseTarget, fusion_loss  # noqa: E402
 from fusion_core.models import load_model  # noqa: E402
+from training.arguments import arguments_of  # noqa: E402
 from training.dataset import Collator, Examples, example  # noqa: E402
 from training.estimate import check_length, estimate  # noqa: E402
-from training.evaluate import Score, score, table  # noqa: E402
+from training.evaluate import score, table  # noqa: E402
 from training.train import train  # noqa: E402
 from training.trainer import FusionTrainer  # noqa: E402
 
@@ -222,39 +222,6 @@ def test_documents_of_one_name_are_paired_with_themselves(models: tuple[str, str
         assert row["difference"] == row["difference low"] == row["difference high"] == 0
 
 
-def _score(place: int, bits: float, size: int, whole: str = "") -> Score:
-    name = f"n{place}"
-    return Score(place, name, whole or name, "d", bits, size, 4, 2, Reliability.of(np.ones(1), np.ones(1, np.bool_)))
-
-
-def test_a_difference_is_one_of_bits_per_byte_over_what_all_models_scored() -> None:
-    """The second model's first token takes more of each text, and it has nothing to predict in the last one."""
-    ours = [_score(n, 10.0 + n, 8) for n in range(6)]
-    theirs = [_score(n, 20.0 + n, 5) for n in range(5)]
-    first, second = table({"a": ours, "b": theirs}).to_dict("records")
-    assert first["documents"] == second["documents"] == 5
-    assert first["bits per byte"] == pytest.approx(60 / 40) and second["bits per byte"] == pytest.approx(110 / 25)
-    assert second["difference"] == pytest.approx(110 / 25 - 60 / 40)
-    assert second["difference low"] <= second["difference"] <= second["difference high"]
-    with pytest.raises(TextError, match="nothing to compare"):
-        table({"a": ours[5:], "b": theirs})
-
-
-def test_a_few_documents_give_no_interval() -> None:
-    (row,) = table({"a": [_score(n, 10.0 + n, 8) for n in range(4)]}).to_dict("records")
-    assert row["bits per byte"] == pytest.approx(46 / 32)
-    assert all(np.isnan(row[name]) for name in ("low", "high", "difference low", "difference high"))
-
-
-def test_the_parts_of_a_document_are_resampled_together() -> None:
-    """Six documents of many parts: they cannot tell well how texts differ, and their parts must not pretend to."""
-    parts = [_score(n, 10.0 if n < 60 else 30.0, 10, f"document {n // 20}") for n in range(120)]
-    (row,) = table({"a": parts}).to_dict("records")
-    assert row["documents"] == 6 and row["high"] - row["low"] > 1.2
-    (alone,) = table({"a": [replace(part, whole=part.name) for part in parts]}).to_dict("records")
-    assert alone["high"] - alone["low"] < 0.4
-
-
 def test_the_loss_of_a_step_is_the_fusion_loss(tmp_path: Path, models: tuple[str, str]) -> None:
     config = _config(tmp_path, models)
     config.training.update(max_steps=1, per_device_train_batch_size=64)
@@ -388,6 +355,12 @@ def test_what_the_trainer_refuses_is_said_before_any_data_is_made(tmp_path: Path
         assert not (config.output / "data").exists()
     with pytest.raises(ConfigError, match=r"training\.label_smoothing_factor: has no effect here"):
         _config(tmp_path, models, training={"label_smoothing_factor": 0.1})
+
+
+def test_patience_evaluates_where_checkpoints_are_saved(tmp_path: Path, models: tuple[str, str]) -> None:
+    made = arguments_of(_config(tmp_path, models, patience=2), validates=True)  # saves every third step
+    assert (made.eval_strategy, made.eval_steps, made.load_best_model_at_end) == ("steps", 3, True)
+    assert arguments_of(_config(tmp_path, models), validates=True).eval_strategy == "epoch"
 
 
 def test_runs_that_share_their_data_may_ask_for_different_limits(tmp_path: Path, models: tuple[str, str]) -> None:
