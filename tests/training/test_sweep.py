@@ -13,9 +13,10 @@ import yaml
 from fusion_core import ConfigError, TrainingError
 from tests.support import tiny
 from tests.training.test_training import _config, _quiet
-from training import sweep as module
 from training.config import load
-from training.sweep import FORMAT, VERSION, Sweep, read_sweep, run, value_of
+from training.sweep import Sweep, read_sweep, run
+from training.sweep.plan import value_of
+from training.sweep.search import FORMAT, VERSION, read_trials
 
 pytest.importorskip("torch")
 import training.train
@@ -82,9 +83,13 @@ def test_a_method_cannot_name_a_folder_elsewhere(tmp_path: Path, sweep: Sweep, n
     path.write_text(yaml.safe_dump({"config": sweep.config, "methods": {name: {}}}), encoding="utf-8")
     with pytest.raises(ConfigError, match="cannot name a method"):
         read_sweep(path)
-    for changes in ({"methods": {}}, {"methods": {"clm": {}}, "seeds": []}):
+    for changes in (
+        {"methods": {}},
+        {"methods": {"clm": {}}, "seeds": []},
+        {"methods": {"clm": {}}, "seeds": [1, 0, 1]},
+    ):
         path.write_text(yaml.safe_dump({"config": sweep.config, **changes}), encoding="utf-8")
-        with pytest.raises(ConfigError, match="a sweep"):
+        with pytest.raises(ConfigError, match=r"a sweep needs|named twice"):
             read_sweep(path)
     root, folder = Path(sweep.config["output"]), value_of(sweep, "clm", {"target": "../../x"}, 0)["output"]
     assert Path(folder).resolve().parent == (root / "clm").resolve()
@@ -158,6 +163,6 @@ def test_a_run_that_was_stopped_is_no_trial(tmp_path: Path, sweep: Sweep, monkey
     monkeypatch.setattr(training.train, "train", stopped)
     with pytest.raises(TrainingError, match=r"stopped in byte-exact/lam=0\.1,seed=0; the same command"):
         run(sweep, _quiet)
-    assert list(module._read(tmp_path / "sweep" / "trials.json")) == ["clm/only,seed=0"]
+    assert list(read_trials(tmp_path / "sweep" / "trials.json")) == ["clm/only,seed=0"]
     run(sweep, _quiet)
     assert made == ["only,seed=0", "lam=0.1,seed=0", "lam=0.1,seed=0", "lam=0.9,seed=0"]

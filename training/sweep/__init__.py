@@ -1,0 +1,46 @@
+"""Several methods on the same data, each with its own best setting on validation, compared on held-out documents."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fusion_core.errors import ConfigError
+from fusion_core.sealed import write_json
+from training.config import parse
+from training.data import Say
+from training.guards import alone
+from training.splits import split_corpus
+from training.sweep import judge
+from training.sweep.plan import Sweep, read_sweep, value_of
+from training.sweep.search import FORMAT, VERSION, Search
+
+__all__ = ["Sweep", "read_sweep", "run"]
+
+
+def run(sweep: Sweep, say: Say) -> list[dict[str, Any]]:
+    """Train every method in every setting, then judge each one's best. What has been trained already, with the same
+    config, is not again.
+
+    Returns:
+        The rows of results.json: per method and seed the held-out bits per byte, its interval, the difference to the
+        first method paired over documents, the setting, steps, epochs, seconds.
+
+    Raises:
+        ConfigError: there are no validation or no held-out documents.
+        TrainingError: a run was stopped (it is no trial, and is made anew next time), a method always diverged, or
+            another process is at this sweep.
+    """
+    with alone(sweep.root):
+        splits = split_corpus(parse(value_of(sweep, next(iter(sweep.methods)), {}, sweep.seeds[0])))
+        if not splits.validation or not splits.held_out:
+            raise ConfigError(
+                f"a sweep chooses on validation documents and judges on held-out ones, and there are "
+                f"{len(splits.validation)} and {len(splits.held_out)}; see corpus.validation and corpus.held_out"
+            )
+        search, found = Search(sweep, say), []
+        for seed in sweep.seeds:
+            chosen = {method: search.best(method, seed) for method in sweep.methods}
+            scores = judge.read(chosen, str(sweep.config["target"]), splits.held_out)
+            found += judge.rows(scores, chosen, seed, say)
+            write_json(sweep.root / "results.json", FORMAT, VERSION, {"rows": found})
+        return found

@@ -1,0 +1,116 @@
+"""Each method's best setting on validation, and what has been trained to find it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fusion_core.errors import DivergedError, TrainingError
+from fusion_core.models import weights_identity
+from fusion_core.sealed import SealError, read_json, write_json
+from fusion_core.workspace import digest
+from training.config import Config, parse
+from training.data import Say
+from training.splits import split_corpus
+from training.sweep.plan import Sweep, settings_of, value_of
+
+_TRIALS = "trials.json"
+# Of trials.json and results.json.
+FORMAT = "fusescope-sweep"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A method's best setting: the run that was trained in it, and what that run's training says."""
+
+    setting: Mapping[str, Any]
+    config: Config
+    trial: Mapping[str, Any]
+
+
+class Search:
+    """The trials of a sweep; raises `TrainingError` where those on disk cannot be read."""
+
+    def __init__(self, sweep: Sweep, say: Say) -> None:
+        self._sweep, self._say = sweep, say
+        self._path = sweep.root / _TRIALS
+        self._trials = read_trials(self._path) if self._path.is_file() else {}
+
+    def best(self, method: str, seed: int) -> Chosen:
+        """The method in the setting that is best on validation; the models of its other settings are removed.
+
+        Settings are searched with the first seed; further seeds train the best one alone.
+        """
+        settings = settings_of(self._sweep, method)
+        if seed != self._sweep.seeds[0]:
+            settings = [dict(self.best(method, self._sweep.seeds[0]).setting)]
+        found: tuple[float, Chosen] | None = None
+        for setting in settings:
+            made = self._trained(method, setting, seed)
+            bits = made.trial["validation_after"]
+            if bits is not None and (found is None or bits < found[0]):
+                if found is not None:
+                    _forget(found[1])
+                found = (bits, made)
+            else:
+                _forget(made)
+        if found is None:
+            raise TrainingError(f"every setting of {method!r} diverged; try a lower learning rate")
+        chosen = found[1]
+        if not (chosen.config.output / "model").is_dir():  # it lost to a setting that the grid no longer has
+            chosen = self._trained(method, chosen.setting, seed, anew=True)
+        return chosen
+
+    def _trained(self, method: str, setting: Mapping[str, Any], seed: int, *, anew: bool = False) -> Chosen:
+        from training.train import train
+
+        value = value_of(self._sweep, method, setting, seed)
+        config = parse(value)
+        key = str(config.output.relative_to(self._sweep.root))
+        asked = digest(json.dumps({**value, "output": "", "data": ""}, sort_keys=True), *_read_by(config))
+        if anew or self._trials.get(key, {}).get("config") != asked:
+            self._say(f"{key} ...")
+            shutil.rmtree(config.output, ignore_errors=True)  # what an interrupted run left
+            try:
+                made = train(config, say=lambda _: None)
+            except DivergedError as error:  # a setting that diverges loses
+                self._say(f"{key}: {error}")
+                made = {"validation_after": None, "finished": True}
+            if not made["finished"]:
+                raise TrainingError(f"stopped in {key}; the same command makes that run anew and goes on from there")
+            self._trials[key] = {**made, "config": asked}
+            write_json(self._path, FORMAT, VERSION, {"trials": self._trials})
+        shutil.rmtree(config.output / "checkpoints", ignore_errors=True)
+        bits = self._trials[key]["validation_after"]
+        self._say(f"{key}: {'diverged' if bits is None else f'{bits:.4f} bits per byte on validation'}")
+        return Chosen(setting, config, self._trials[key])
+
+
+def read_trials(path: Path) -> dict[str, dict[str, Any]]:
+    """The trials that were made, by their folders' names; raises `TrainingError`."""
+    try:
+        return dict(read_json(path, FORMAT, VERSION)["trials"])
+    except (OSError, SealError, ValueError, KeyError, TypeError) as error:
+        raise TrainingError(f"cannot go on with {path.parent}: {error}; remove it, or give another output") from error
+
+
+def _forget(one: Chosen) -> None:
+    shutil.rmtree(one.config.output / "model", ignore_errors=True)
+
+
+def _read_by(config: Config) -> list[str]:
+    """What tells whether a run would read the same: its models' weights and its documents."""
+    texts = hashlib.sha256()
+    splits = split_corpus(config)
+    for part in (splits.train, splits.validation, splits.held_out):
+        for document in part:
+            texts.update(digest(document.text).encode())
+        texts.update(b"|")
+    models = (config.target, *(source.model for source in config.sources))
+    return [*map(weights_identity, models), texts.hexdigest()]
