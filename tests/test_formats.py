@@ -21,7 +21,8 @@ from fusion_core.sealed import SealError, read_json, read_table
 from fusion_core.tokenizers import _cache, _gguf
 from tests.support import formats
 from tests.support.formats import GOLDEN
-from training import config, progress, runs, shards, sweep
+from training import config, progress, runs, shards
+from training.sweep import search
 
 
 def _vocabulary(path: Path) -> Any:
@@ -52,7 +53,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "run.json": _run,
     "process.json": lambda path: read_json(path, runs.FORMAT, runs.VERSION),
     "progress.json": lambda path: read_json(path, progress.FORMAT, progress.VERSION),
-    "trials.json": sweep._read,
+    "trials.json": search.read_trials,
     "config.yaml": config.load,
 }
 SEALED = [name for name in READERS if name != "config.yaml"]
@@ -86,7 +87,7 @@ def test_golden_files_hold_what_they_held() -> None:
     assert rows == [[{"name": "d", "domain": "x", "text": "naïve"}]]
     assert _run(GOLDEN / "run.json") == formats.RESULT
     assert progress.read_standing(GOLDEN) == formats.STANDING
-    assert sweep._read(GOLDEN / "trials.json") == {"clm/only,seed=0": formats.RESULT}
+    assert search.read_trials(GOLDEN / "trials.json") == {"clm/only,seed=0": formats.RESULT}
     assert config.load(GOLDEN / "config.yaml") == config.parse(formats.config_value())
 
 

@@ -15,7 +15,7 @@ from training.calibration import Reliability
 from training.evaluate import Score
 
 
-def figure(frame: pd.DataFrame, scores: Mapping[str, Sequence[Score]]) -> go.Figure:
+def figure(frame: pd.DataFrame, scores: Mapping[str, Sequence[Sequence[Score]]]) -> go.Figure:
     """A figure of what `evaluate.table` and the scores that it is from say."""
     shown = make_subplots(1, 2, column_widths=[0.6, 0.4], subplot_titles=("Bits per byte, 95 %", "Calibration"))
     colors = ["#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#a463f2", "#97bbf5"]
@@ -28,7 +28,7 @@ def figure(frame: pd.DataFrame, scores: Mapping[str, Sequence[Score]]) -> go.Fig
                 error_y={"array": part["high"] - value, "arrayminus": value - part["low"]},
             ), 1, 1,
         )  # fmt: skip
-        kept = Reliability.total(score.reliability for score in scores[str(name)])
+        kept = Reliability.total(score.reliability for run in scores[str(name)] for score in run)
         filled = kept.counts > 0
         shown.add_trace(
             go.Scatter(

@@ -1,10 +1,9 @@
-"""Bits per byte of a model on documents, by domain, with confidence intervals over documents."""
+"""Bits per byte of a model on documents, by domain, with confidence intervals over documents and seeds."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -58,44 +57,55 @@ def score(
     return found
 
 
-def table(scores: dict[str, list[Score]], seed: int = 0) -> pd.DataFrame:
-    """One row per model and domain (and all of them): bits per byte with a 95 % interval from resampled documents, and
-    the difference to the first model, paired over documents.
+def table(scores: Mapping[str, Sequence[Sequence[Score]]], seed: int = 0) -> pd.DataFrame:
+    """One row per model and domain (and all of them): bits per byte with a 95 % interval, and the difference to the
+    first model, paired over documents.
 
-    All models scored the same list; only what all of them could score is counted. The parts of a long document are
+    A model has one list of scores for each seed that it was trained with; its bits per byte are those of all of them
+    together. Intervals are of resampled documents and, independently of them, resampled seeds (the pigeonhole
+    bootstrap: Owen 2007, Annals of Applied Statistics 1:2). So those of one seed say nothing of what another would
+    give, and those of three reach about from the lowest to the highest. Models with as many seeds as the first are
+    paired over seeds too, in their order.
+
+    All scored the same documents; only what all of them could score is counted. The parts of a long document are
     resampled together. Of fewer than `FEWEST` documents the intervals are NaN.
 
     Raises:
         TextError: there is no document that all of them could score.
     """
-    everywhere = set.intersection(*({s.place for s in found} for found in scores.values()))
+    everywhere = set.intersection(*({s.place for s in run} for runs in scores.values() for run in runs))
     if not everywhere:
         raise TextError("there is nothing to compare: no document has two tokens or more for each of these models")
-    kept = {name: [s for s in found if s.place in everywhere] for name, found in scores.items()}
+    kept = {name: [[s for s in run if s.place in everywhere] for run in runs] for name, runs in scores.items()}
     first = next(iter(scores))
-    domains = sorted({s.domain for s in kept[first]})
+    domains = sorted({s.domain for s in kept[first][0]})
     rows = []
-    for name, found in kept.items():
+    for name, runs in kept.items():
         for domain in [*domains, *(["all"] if len(domains) > 1 else [])]:
-            some = [s for s in found if domain in ("all", s.domain)]
-            ours, theirs = _sums(some), _sums([s for s in kept[first] if domain in ("all", s.domain)])
+            ours, theirs = (_sums(some, domain) for some in (runs, kept[first]))
+            bits, difference = _ratio(ours), _ratio(ours) - _ratio(theirs)
             low = high = gain_low = gain_high = float("nan")
-            if len(ours) >= FEWEST:
-                draws = np.random.default_rng(seed).integers(0, len(ours), (_RESAMPLES, len(ours)))
-                low, high = np.quantile(_ratio(ours[draws]), (0.025, 0.975))
-                gain_low, gain_high = np.quantile(_ratio(ours[draws]) - _ratio(theirs[draws]), (0.025, 0.975))
-            bits = _ratio(ours)
+            if ours.shape[1] >= FEWEST:
+                draws = np.random.default_rng(seed)
+                documents = _draws(draws, ours.shape[1])
+                seeds = _draws(draws, len(ours))
+                drawn = _ratio(ours, seeds, documents)
+                other = _ratio(theirs, seeds if len(theirs) == len(ours) else _draws(draws, len(theirs)), documents)
+                low, high = np.quantile(drawn, (0.025, 0.975))
+                gain_low, gain_high = np.quantile(drawn - other, (0.025, 0.975))
+            some = [s for run in runs for s in run if domain in ("all", s.domain)]
             rows.append(
                 {
                     "model": name,
+                    "seeds": len(runs),
                     "domain": domain,
-                    "documents": len(ours),
-                    "bits per byte": bits,
+                    "documents": ours.shape[1],
+                    "bits per byte": float(bits),
                     "low": low,
                     "high": high,
                     "top-1": sum(s.hits for s in some) / max(1, sum(s.tokens for s in some)),
                     "calibration error": Reliability.total(s.reliability for s in some).error,
-                    "difference": bits - _ratio(theirs),
+                    "difference": float(difference),
                     "difference low": gain_low,
                     "difference high": gain_high,
                 }
@@ -103,17 +113,30 @@ def table(scores: dict[str, list[Score]], seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _sums(scores: Sequence[Score]) -> NDArray[np.float64]:
-    """float64[documents, 2]: bits and bytes, in the order of the documents."""
-    found: dict[tuple[str, str], list[float]] = {}
-    for one in scores:
-        pair = found.setdefault((one.domain, one.whole), [0.0, 0.0])
-        pair[0] += one.bits
-        pair[1] += one.bytes
-    return np.array(list(found.values()))
+def _sums(runs: Sequence[Sequence[Score]], domain: str) -> NDArray[np.float64]:
+    """float64[seeds, documents, 2]: bits and bytes, in the order of the documents."""
+    found: dict[tuple[str, str], NDArray[np.float64]] = {}
+    for n, run in enumerate(runs):
+        for one in run:
+            if domain in ("all", one.domain):
+                pairs = found.setdefault((one.domain, one.whole), np.zeros((len(runs), 2)))
+                pairs[n] += one.bits, one.bytes
+    return np.stack(list(found.values()), axis=1)
 
 
-def _ratio(sums: NDArray[np.float64]) -> Any:
-    """Bits per byte of [..., documents, 2]."""
-    total = sums.sum(axis=-2)
-    return total[..., 0] / total[..., 1]
+def _draws(random: np.random.Generator, count: int) -> NDArray[np.float64]:
+    """float64[_RESAMPLES, count]: how often each of `count` is drawn in as many draws with replacement."""
+    return random.multinomial(count, np.full(count, 1 / count), _RESAMPLES).astype(np.float64)
+
+
+def _ratio(
+    sums: NDArray[np.float64],
+    seeds: NDArray[np.float64] | None = None,
+    documents: NDArray[np.float64] | None = None,
+) -> NDArray[np.float64]:
+    """Bits per byte of float64[seeds, documents, 2], each counted once or as often as in each of `_draws`."""
+    seeds = np.ones((1, sums.shape[0])) if seeds is None else seeds
+    documents = np.ones((1, sums.shape[1])) if documents is None else documents
+    total = np.einsum("rs,rd,sdk->rk", seeds, documents, sums, optimize=True)
+    ratio: NDArray[np.float64] = total[:, 0] / total[:, 1]
+    return ratio.squeeze()

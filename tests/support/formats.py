@@ -15,11 +15,12 @@ from fusion_core.distributions import TopK, save_distributions
 from fusion_core.mapping import Provenance
 from fusion_core.sealed import write_json, write_table
 from fusion_core.tokenizers import Vocabulary, _cache, _gguf
-from training import progress, runs, shards, sweep
+from training import progress, runs, shards
 from training.config import dump, parse
 from training.corpus import Document
 from training.engines import InProcess
 from training.stages import teach
+from training.sweep import search
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "formats"
 STANDING = progress.Standing("teach a", 1, 5, 2.5, 7.0)
@@ -68,7 +69,7 @@ def write(folder: Path) -> None:
     write_json(folder / "run.json", runs.FORMAT, runs.VERSION, RESULT)
     write_json(folder / "process.json", runs.FORMAT, runs.VERSION, {"pid": 999999999, "born": "1"})
     progress.Journal(folder)(STANDING)
-    write_json(folder / "trials.json", sweep.FORMAT, sweep.VERSION, {"trials": {"clm/only,seed=0": RESULT}})
+    write_json(folder / "trials.json", search.FORMAT, search.VERSION, {"trials": {"clm/only,seed=0": RESULT}})
     (folder / "config.yaml").write_text(dump(parse(config_value())), encoding="utf-8")
 
 

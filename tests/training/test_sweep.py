@@ -12,6 +12,7 @@ import yaml
 
 from fusion_core import ConfigError, TrainingError
 from tests.support import tiny
+from tests.training.test_cli import fusescope
 from tests.training.test_training import _config, _quiet
 from training.config import load
 from training.sweep import Sweep, read_sweep, run
@@ -59,7 +60,7 @@ def test_a_small_learning_rate_in_the_grid_stays_a_number(sweep: Sweep) -> None:
 def test_each_methods_best_setting_is_judged_and_a_rerun_trains_nothing(
     tmp_path: Path, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = {row["method"]: row for row in run(sweep, _quiet)}
+    rows = {row["method"]: row for row in run(sweep, _quiet)["rows"]}
     assert list(rows) == ["clm", "byte-exact", "before training"]
     trials = read_json(tmp_path / "sweep" / "trials.json", FORMAT, VERSION)["trials"]
     bits = {lam: trials[f"byte-exact/lam={lam},seed=0"]["validation_after"] for lam in (0.1, 0.9)}
@@ -73,7 +74,9 @@ def test_each_methods_best_setting_is_judged_and_a_rerun_trains_nothing(
         raise AssertionError("trained again")
 
     monkeypatch.setattr(training.train, "train", never)
-    assert {row["method"]: row["held_out"] for row in run(sweep, _quiet)} == {n: r["held_out"] for n, r in rows.items()}
+    assert {row["method"]: row["held_out"] for row in run(sweep, _quiet)["rows"]} == {
+        n: r["held_out"] for n, r in rows.items()
+    }
 
 
 @pytest.mark.parametrize("name", ["../../victim", "a/b", "..", "before training", ""])
@@ -135,10 +138,10 @@ def test_other_texts_or_weights_are_another_trial(
 
 
 def test_a_smaller_grid_brings_back_the_model_that_had_lost(sweep: Sweep) -> None:
-    rows = {row["method"]: row for row in run(sweep, _quiet)}
+    rows = {row["method"]: row for row in run(sweep, _quiet)["rows"]}
     (loser,) = {0.1, 0.9} - {rows["byte-exact"]["setting"]["loss.lam"]}
     sweep.grid["loss.lam"] = [loser]
-    again = {row["method"]: row for row in run(sweep, _quiet)}
+    again = {row["method"]: row for row in run(sweep, _quiet)["rows"]}
     assert again["byte-exact"]["setting"] == {"loss.lam": loser}
     assert again["byte-exact"]["held_out"] != rows["byte-exact"]["held_out"]
 
@@ -166,3 +169,30 @@ def test_a_run_that_was_stopped_is_no_trial(tmp_path: Path, sweep: Sweep, monkey
     assert list(read_trials(tmp_path / "sweep" / "trials.json")) == ["clm/only,seed=0"]
     run(sweep, _quiet)
     assert made == ["only,seed=0", "lam=0.1,seed=0", "lam=0.1,seed=0", "lam=0.9,seed=0"]
+
+
+def test_several_seeds_are_judged_together(tmp_path: Path, sweep: Sweep) -> None:
+    """Further seeds train the setting that the first one chose, and each method has one row of all of them."""
+    sweep.seeds.append(1)
+    found = run(sweep, _quiet)
+    rows = {(row["method"], row["seed"]): row for row in found["rows"]}
+    assert rows["byte-exact", 0]["setting"] == rows["byte-exact", 1]["setting"]
+    assert len(list((tmp_path / "sweep" / "byte-exact").iterdir())) == 3  # two settings, and one of them once more
+    over = {row["method"]: row for row in found["over_seeds"]}
+    assert list(over) == ["clm", "byte-exact", "before training"]
+    assert over["clm"]["seeds"] == [0, 1] and over["before training"]["seeds"] == []
+    for method in ("clm", "byte-exact"):
+        ((domain, both),) = over[method]["held_out"].items()
+        each = [rows[method, seed]["held_out"][domain]["bits_per_byte"] for seed in (0, 1)]
+        assert both["bits_per_byte"] == pytest.approx(sum(each) / 2, abs=2e-5) and each[0] != each[1]
+    assert read_json(tmp_path / "sweep" / "results.json", FORMAT, VERSION)["over_seeds"] == found["over_seeds"]
+
+    runs = sorted(str(path.parent) for path in (tmp_path / "sweep").glob("*/*/model"))
+    clm, ours = [run for run in runs if "clm" in run], [run for run in runs if "byte-exact" in run]
+    done = fusescope("evaluate", *reversed(clm), *ours, "--over-seeds", "--before", "--format", "json")
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(done.stdout)
+    assert [(row["model"], row["seeds"]) for row in shown] == [(sweep.config["target"], 1), (clm[0], 2), (ours[0], 2)]
+    for row, method in zip(shown[1:], ("clm", "byte-exact"), strict=True):
+        (both,) = over[method]["held_out"].values()
+        assert row["bits per byte"] == pytest.approx(both["bits_per_byte"], abs=1e-5)

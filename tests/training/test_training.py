@@ -218,7 +218,7 @@ def test_documents_of_one_name_are_paired_with_themselves(models: tuple[str, str
     model = load_model(models[1], device="cpu")
     documents = [Document("test.txt", domain, text) for domain in ("de", "tr") for text in LINES[:6]]
     scores = score(model, documents)
-    for _, row in table({"a": scores, "b": scores}).iterrows():
+    for _, row in table({"a": [scores], "b": [scores]}).iterrows():
         assert row["difference"] == row["difference low"] == row["difference high"] == 0
 
 

@@ -7,7 +7,7 @@ import os
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.filesize import decimal
@@ -144,22 +144,37 @@ def sweep(
     require_torch()
     chosen = read_sweep(file, changes or ())
     with redirect_stdout(sys.stderr):
-        rows = run(chosen, lambda line: typer.echo(line, err=True))
+        found = run(chosen, lambda line: typer.echo(line, err=True))
     if output is Format.json:
-        print_json(rows)
+        print_json(found)
         return
-    shown = []
-    for row in rows:
-        total = row["held_out"].get("all") or next(iter(row["held_out"].values()))
-        low, high = total["difference_interval"]
-        setting = ", ".join(f"{name.rsplit('.', 1)[-1]} {value}" for name, value in row["setting"].items())
-        difference = f"{total['difference']:+.4f}" + (f" ({low:+.4f} to {high:+.4f})" if low is not None else "")
-        shown.append([row["method"], row["seed"], setting, total["bits_per_byte"], difference])
     print_table(
         "Held-out bits per byte, each method in its best setting",
         ["method", "seed", "setting", "bits per byte", "difference to the first, 95 %"],
-        shown,
+        [
+            [
+                row["method"],
+                row["seed"],
+                ", ".join(f"{name.rsplit('.', 1)[-1]} {value}" for name, value in row["setting"].items()),
+                *_total(row["held_out"]),
+            ]
+            for row in found["rows"]
+        ],
     )
+    if found["over_seeds"]:
+        print_table(
+            f"All {len(chosen.seeds)} seeds together, intervals over seeds and documents",
+            ["method", "bits per byte", "difference to the first, 95 %"],
+            [[row["method"], *_total(row["held_out"])] for row in found["over_seeds"]],
+        )
+
+
+def _total(held_out: dict[str, Any]) -> tuple[float, str]:
+    """Bits per byte over all domains, and the difference to the first method."""
+    total = held_out.get("all") or next(iter(held_out.values()))
+    low, high = total["difference_interval"]
+    between = f" ({low:+.4f} to {high:+.4f})" if low is not None else ""
+    return total["bits_per_byte"], f"{total['difference']:+.4f}{between}"
 
 
 def _interval(low: float, high: float, sign: str) -> str:
@@ -180,12 +195,16 @@ def evaluate(
     tasks_folder: Annotated[
         Path | None, typer.Option(help="A folder with lm-eval tasks of your own (YAML).", show_default=False)
     ] = None,
+    over_seeds: Annotated[
+        bool, typer.Option(help="Take runs that differ only by their seed as one, with intervals over seeds too.")
+    ] = False,
     before: Annotated[bool, typer.Option(help="Begin with the first run's target as it was before training.")] = False,
     output: OutputFormat = Format.table,
 ) -> None:
     """Bits per byte of trained models on documents that they have not seen, by domain, side by side.
 
-    Intervals of 95 % are over documents; differences are paired to the first model, and below 0 is better.
+    Intervals of 95 % are over documents; differences are paired to the first model, and below 0 is better. What one
+    run gives, the next seed gives otherwise: train with three seeds or more, and take them together by --over-seeds.
     """
     from fusion_core import load_tokenizer
     from fusion_core.models import load_model
@@ -194,6 +213,7 @@ def evaluate(
     from training.evaluate import FEWEST, score, table
     from training.harness import Harness
     from training.runs import read_result
+    from training.seeds import by_method
     from training.splits import SPLITS, split_corpus
 
     if split not in SPLITS:
@@ -210,22 +230,23 @@ def evaluate(
     texts = list(getattr(split_corpus(chosen), split))
     if not texts:
         fail(f"the split {split!r} is empty; see corpus.{split} in the config")
+    made = {str(run): load(run / "config.yaml", training=False) for run in runs}
     scores = {}
-    for label in [*([chosen.target] if before else []), *map(str, runs)]:
+    if before:
+        with progress(f"{chosen.target} reads {len(texts)} documents") as update:
+            scores[chosen.target] = [score(load_model(chosen.target), texts, update)]
+    read = {}
+    for label, config in made.items():
+        if config.corpus != first.corpus:
+            typer.echo(f"{label} was trained on another corpus or split: it may have seen these documents", err=True)
         with progress(f"{label} reads {len(texts)} documents") as update:
-            if label == chosen.target:
-                scores[label] = score(load_model(label), texts, update)
-                continue
-            made = load(Path(label) / "config.yaml", training=False)
-            if made.corpus != first.corpus:
-                typer.echo(
-                    f"{label} was trained on another corpus or split: it may have seen these documents", err=True
-                )
-            if made.kind == "ensemble":
-                scores[label] = score_ensemble(made, texts, update)
+            if config.kind == "ensemble":
+                read[label] = score_ensemble(config, texts, update)
             else:
-                tokenizer = load_tokenizer(made.target)  # the one that its probabilities are about
-                scores[label] = score(load_model(str(Path(label) / "model"), tokenizer=tokenizer), texts, update)
+                tokenizer = load_tokenizer(config.target)  # the one that its probabilities are about
+                read[label] = score(load_model(str(Path(label) / "model"), tokenizer=tokenizer), texts, update)
+    for group in by_method(made) if over_seeds else [[label] for label in made]:
+        scores[group[0]] = [read[label] for label in group]
     frame = table(scores)
     if plot is not None:
         from training.comparison import figure, save
@@ -238,6 +259,7 @@ def evaluate(
     rows = [
         [
             row["model"],
+            *([row["seeds"]] if over_seeds else []),
             row["domain"],
             row["documents"],
             f"{row['bits per byte']:.4f}{_interval(row['low'], row['high'], '')}",
@@ -247,7 +269,16 @@ def evaluate(
         ]
         for row in frame.to_dict("records")
     ]
-    columns = ["model", "domain", "texts", "bits per byte, 95 %", "difference, 95 %", "top-1", "ECE"]
+    columns = [
+        "model",
+        *(["seeds"] if over_seeds else []),
+        "domain",
+        "texts",
+        "bits per byte, 95 %",
+        "difference, 95 %",
+        "top-1",
+        "ECE",
+    ]
     print_table(f"{split}, {len(texts)} documents; ECE is the expected calibration error", columns, rows)
     if frame["documents"].min() < FEWEST:
         typer.echo(f"Of fewer than {FEWEST} documents no interval is given: they say nothing of others.")

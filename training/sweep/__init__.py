@@ -17,13 +17,14 @@ from training.sweep.search import FORMAT, VERSION, Search
 __all__ = ["Sweep", "read_sweep", "run"]
 
 
-def run(sweep: Sweep, say: Say) -> list[dict[str, Any]]:
+def run(sweep: Sweep, say: Say) -> dict[str, list[dict[str, Any]]]:
     """Train every method in every setting, then judge each one's best. What has been trained already, with the same
     config, is not again.
 
     Returns:
-        The rows of results.json: per method and seed the held-out bits per byte, its interval, the difference to the
-        first method paired over documents, the setting, steps, epochs, seconds.
+        What results.json holds. `rows`: per method and seed the held-out bits per byte, its interval, the difference to
+        the first method paired over documents, the setting, steps, epochs, seconds. `over_seeds`, where there are
+        several: per method the bits per byte of all its seeds, with intervals over seeds and documents.
 
     Raises:
         ConfigError: there are no validation or no held-out documents.
@@ -37,10 +38,14 @@ def run(sweep: Sweep, say: Say) -> list[dict[str, Any]]:
                 f"a sweep chooses on validation documents and judges on held-out ones, and there are "
                 f"{len(splits.validation)} and {len(splits.held_out)}; see corpus.validation and corpus.held_out"
             )
-        search, found = Search(sweep, say), []
+        search = Search(sweep, say)
+        found: dict[str, list[dict[str, Any]]] = {"rows": [], "over_seeds": []}
+        read: list[judge.Scores] = []
         for seed in sweep.seeds:
             chosen = {method: search.best(method, seed) for method in sweep.methods}
-            scores = judge.read(chosen, str(sweep.config["target"]), splits.held_out)
-            found += judge.rows(scores, chosen, seed, say)
-            write_json(sweep.root / "results.json", FORMAT, VERSION, {"rows": found})
+            read.append(judge.read(chosen, str(sweep.config["target"]), splits.held_out))
+            found["rows"] += judge.rows(read[-1], chosen, seed, say)
+            if len(read) > 1:
+                found["over_seeds"] = judge.rows_over(read, sweep.seeds[: len(read)], say)
+            write_json(sweep.root / "results.json", FORMAT, VERSION, found)
         return found

@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-import pandas as pd
+from typing import Any, TypeAlias
 
 from fusion_core import load_tokenizer
 from fusion_core.models import load_model
@@ -17,8 +15,11 @@ from training.evaluate import Score, score, table
 from training.sweep.plan import BEFORE
 from training.sweep.search import Chosen
 
+# Of one seed, by method.
+Scores: TypeAlias = Mapping[str, Sequence[Score]]
 
-def read(chosen: Mapping[str, Chosen], target: str, held_out: Sequence[Document]) -> dict[str, list[Score]]:
+
+def read(chosen: Mapping[str, Chosen], target: str, held_out: Sequence[Document]) -> Scores:
     """The held-out scores of each method's best run, and of the target before training."""
     found = {}
     for method, one in chosen.items():
@@ -27,21 +28,19 @@ def read(chosen: Mapping[str, Chosen], target: str, held_out: Sequence[Document]
     return {**found, BEFORE: score(load_model(target), held_out)}
 
 
-def rows(scores: dict[str, list[Score]], chosen: Mapping[str, Chosen], seed: int, say: Say) -> list[dict[str, Any]]:
+def rows(scores: Scores, chosen: Mapping[str, Chosen], seed: int, say: Say) -> list[dict[str, Any]]:
     """One row for each method, with its setting and what training it took, and one for the target before training."""
-    frame = table(scores)
-    say(frame.to_string())
-    found: list[dict[str, Any]] = []
-    for label, part in frame.groupby("model", sort=False):
-        one = chosen.get(str(label))
+    found = []
+    for method, figures in _figures({name: [one] for name, one in scores.items()}, say).items():
+        one = chosen.get(method)
         trial = one.trial if one else {}
         found.append(
             {
-                "method": str(label),
+                "method": method,
                 "seed": seed,
                 "setting": dict(one.setting) if one else {},
                 "validation_bits_per_byte": trial.get("validation_after"),
-                "held_out": {str(row["domain"]): _figures(row) for _, row in part.iterrows()},
+                "held_out": figures,
                 **{field: trial.get(field) for field in ("steps", "epochs", "tokens", "seconds")},
                 "machine": f"{platform.machine()}",
             }
@@ -49,14 +48,30 @@ def rows(scores: dict[str, list[Score]], chosen: Mapping[str, Chosen], seed: int
     return found
 
 
-def _figures(row: pd.Series[Any]) -> dict[str, Any]:
-    return {
-        "bits_per_byte": round(float(row["bits per byte"]), 5),
-        "interval": [_rounded(row["low"]), _rounded(row["high"])],
-        "difference": round(float(row["difference"]), 5),
-        "difference_interval": [_rounded(row["difference low"]), _rounded(row["difference high"])],
-        "documents": int(row["documents"]),
-    }
+def rows_over(scores: Sequence[Scores], seeds: Sequence[int], say: Say) -> list[dict[str, Any]]:
+    """One row for each method of all its seeds together, its intervals over seeds and documents."""
+    runs = {method: [one[method] for one in scores] for method in scores[0]}
+    runs[BEFORE] = runs[BEFORE][:1]
+    return [
+        {"method": method, "seeds": list(seeds) if method != BEFORE else [], "held_out": figures}
+        for method, figures in _figures(runs, say).items()
+    ]
+
+
+def _figures(runs: Mapping[str, Sequence[Sequence[Score]]], say: Say) -> dict[str, dict[str, Any]]:
+    """By method and domain what the table of `runs` says."""
+    frame = table(runs)
+    say(frame.to_string())
+    found: dict[str, dict[str, Any]] = {}
+    for row in frame.to_dict("records"):
+        found.setdefault(str(row["model"]), {})[str(row["domain"])] = {
+            "bits_per_byte": round(row["bits per byte"], 5),
+            "interval": [_rounded(row["low"]), _rounded(row["high"])],
+            "difference": round(row["difference"], 5),
+            "difference_interval": [_rounded(row["difference low"]), _rounded(row["difference high"])],
+            "documents": row["documents"],
+        }
+    return found
 
 
 def _rounded(value: float) -> float | None:
