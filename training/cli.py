@@ -14,8 +14,10 @@ fusescope fidelity gemma-3-270m smollm2-135m --file LICENSE --top-k 64 --method 
 from __future__ import annotations
 
 import errno
+import inspect
 import os
 import sys
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -37,12 +39,19 @@ cli = typer.Typer(
     rich_markup_mode="rich",
 )
 
+
+def _help(command: Callable[..., None]) -> str:
+    """Its docstring with every paragraph on one line: the terminal's width breaks it, not ours."""
+    paragraphs = inspect.getdoc(command) or ""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs.split("\n\n"))
+
+
 for command in (
     vocabularies.tokenizers, vocabularies.align, predictions.teach, predictions.fidelity, runs.config, runs.train,
     runs.sweep, runs.evaluate, predictions.samples,
 ):  # fmt: skip
-    cli.command()(command)
-cli.command("map")(vocabularies.map_)
+    cli.command(help=_help(command))(command)
+cli.command("map", help=_help(vocabularies.map_))(vocabularies.map_)
 
 
 def _version(asked: bool) -> None:

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,10 @@ from typing import Any
 
 from fusion_core.errors import ConfigError, TrainingError
 from fusion_core.sealed import SealError, read_json, write_json
-from fusion_core.workspace import atomic_path, workspace
+from fusion_core.tokenizers import SAMPLES
+from fusion_core.workspace import atomic_path, expanded, workspace
 from training.checkpoints import latest
-from training.config import Config, dump
+from training.config import Config, apply_change, dump, load, parse
 from training.progress import Standing, read_standing
 
 # Of run.json, versions.json and process.json.
@@ -165,6 +167,26 @@ def read_result(folder: Path) -> dict[str, Any]:
         raise TrainingError(f"{folder} is no finished run: there is no {RESULT} in it") from error
     except (OSError, SealError) as error:
         raise TrainingError(f"{folder} holds a run that cannot be used: {error}") from error
+
+
+def read_config(folder: Path, changes: Sequence[str] = ()) -> Config:
+    """The config of a run with `changes` made to it: its relative paths are from where the run was begun, which
+    versions.json tells, those of `changes` from here. Raises `ConfigError`."""
+    value = json.loads(load(folder / "config.yaml", training=False).model_dump_json())
+    with suppress(OSError, SealError, KeyError, TypeError):
+        began = Path(read_json(folder / "versions.json", FORMAT, VERSION)["folder"])
+
+        def found(name: str) -> str:
+            path = began / expanded(name)
+            return str(path) if name not in SAMPLES and path.exists() else name
+
+        value["target"] = found(value["target"])
+        for source in value["sources"]:
+            source["model"] = found(source["model"])
+        value["corpus"]["files"] = [found(name) for name in value["corpus"]["files"]]
+    for change in changes:
+        apply_change(value, change)
+    return parse(value, str(folder / "config.yaml"), training=False)
 
 
 def _metrics(path: Path) -> list[dict[str, Any]]:

@@ -251,6 +251,7 @@ def _versions(config: Config) -> dict[str, Any]:
         "cuda": torch.version.cuda if torch.cuda.is_available() else None,
         "bf16": bool(config.training.get("bf16")) and not lacks_bfloat16(config.training),
         "seed": config.training.get("seed", DEFAULTS["seed"]),
+        "folder": str(Path.cwd()),
         **{name: version(name) for name in packages},
     }
 

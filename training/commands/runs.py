@@ -208,11 +208,10 @@ def evaluate(
     """
     from fusion_core import load_tokenizer
     from fusion_core.models import load_model
-    from training.config import load
     from training.ensemble import score_ensemble
     from training.evaluate import FEWEST, score, table
     from training.harness import Harness
-    from training.runs import read_result
+    from training.runs import read_config, read_result
     from training.seeds import by_method
     from training.splits import SPLITS, split_corpus
 
@@ -225,12 +224,12 @@ def evaluate(
     for run in runs:
         read_result(run)
     harness = Harness(tasks, tasks_folder) if tasks else None
-    chosen = load(runs[0] / "config.yaml", changes or (), training=False)
-    first = load(runs[0] / "config.yaml", training=False)
+    chosen = read_config(runs[0], changes or ())
+    made = {str(run): read_config(run) for run in runs}
+    first = made[str(runs[0])]
     texts = list(getattr(split_corpus(chosen), split))
     if not texts:
         fail(f"the split {split!r} is empty; see corpus.{split} in the config")
-    made = {str(run): load(run / "config.yaml", training=False) for run in runs}
     scores = {}
     if before:
         with progress(f"{chosen.target} reads {len(texts)} documents") as update:
