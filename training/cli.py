@@ -26,7 +26,7 @@ import typer
 from typer.exceptions import TyperException
 
 from fusion_core.errors import FusionError
-from training.commands import predictions, runs, vocabularies
+from training.commands import evaluation, predictions, runs, vocabularies
 
 # What writing to stdout fails with.
 _OUTPUT = (errno.ENOSPC, errno.EPIPE, errno.EIO)
@@ -48,7 +48,7 @@ def _help(command: Callable[..., None]) -> str:
 
 for command in (
     vocabularies.tokenizers, vocabularies.align, predictions.teach, predictions.fidelity, runs.config, runs.train,
-    runs.sweep, runs.evaluate, predictions.samples,
+    runs.sweep, evaluation.evaluate, predictions.samples,
 ):  # fmt: skip
     cli.command(help=_help(command))(command)
 cli.command("map", help=_help(vocabularies.map_))(vocabularies.map_)

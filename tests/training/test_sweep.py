@@ -12,9 +12,10 @@ import yaml
 
 from fusion_core import ConfigError, TrainingError
 from tests.support import tiny
-from tests.training.test_cli import fusescope
 from tests.training.test_training import _config, _quiet
+from training.commands.evaluation import evaluate
 from training.config import load
+from training.console import Format
 from training.sweep import Sweep, read_sweep, run
 from training.sweep.plan import value_of
 from training.sweep.search import FORMAT, VERSION, read_trials
@@ -171,7 +172,7 @@ def test_a_run_that_was_stopped_is_no_trial(tmp_path: Path, sweep: Sweep, monkey
     assert made == ["only,seed=0", "lam=0.1,seed=0", "lam=0.1,seed=0", "lam=0.9,seed=0"]
 
 
-def test_several_seeds_are_judged_together(tmp_path: Path, sweep: Sweep) -> None:
+def test_several_seeds_are_judged_together(tmp_path: Path, sweep: Sweep, capsys: pytest.CaptureFixture[str]) -> None:
     """Further seeds train the setting that the first one chose, and each method has one row of all of them."""
     sweep.seeds.append(1)
     found = run(sweep, _quiet)
@@ -189,10 +190,14 @@ def test_several_seeds_are_judged_together(tmp_path: Path, sweep: Sweep) -> None
 
     runs = sorted(str(path.parent) for path in (tmp_path / "sweep").glob("*/*/model"))
     clm, ours = [run for run in runs if "clm" in run], [run for run in runs if "byte-exact" in run]
-    done = fusescope("evaluate", *reversed(clm), *ours, "--over-seeds", "--before", "--format", "json")
-    assert done.returncode == 0, done.stderr
-    shown = json.loads(done.stdout)
+    capsys.readouterr()  # what the Trainer prints
+    asked: dict[str, Any] = {"split": "held_out", "over_seeds": True}
+    evaluate([Path(run) for run in (*reversed(clm), *ours)], before=True, output=Format.json, **asked)
+    shown = json.loads(capsys.readouterr().out)
     assert [(row["model"], row["seeds"]) for row in shown] == [(sweep.config["target"], 1), (clm[0], 2), (ours[0], 2)]
     for row, method in zip(shown[1:], ("clm", "byte-exact"), strict=True):
         (both,) = over[method]["held_out"].values()
         assert row["bits per byte"] == pytest.approx(both["bits_per_byte"], abs=1e-5)
+    evaluate([Path(run) for run in (*clm, *ours)], output=Format.table, **asked)
+    out = capsys.readouterr().out
+    assert "clm/only,seed=0" in out and "seeds" in out and str(tmp_path) not in out

@@ -24,6 +24,11 @@ Files = Annotated[
     typer.Option("--file", "-f", help="A UTF-8 text file; may be repeated.", show_default=False),
 ]
 
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Change a field of the config, such as loss.lam=0.5; may be repeated.", metavar="A.B=C"),
+]
+
 
 def fail(reason: str) -> NoReturn:
     """One line on stderr and exit code 2: a mistake of the user's."""

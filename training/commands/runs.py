@@ -1,8 +1,7 @@
-"""Training: `config`, `train`, `evaluate`."""
+"""Training: `config`, `train`, `sweep`."""
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 from contextlib import redirect_stdout
@@ -12,18 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.filesize import decimal
 
-from training.commands.options import EngineName, OutputFormat, Workers, fail
-from training.console import Format, print_json, print_table, progress
+from training.commands.options import Changes, EngineName, OutputFormat, Workers, fail
+from training.console import Format, print_json, print_table
 from training.engines import engine as make_engine
 
 if TYPE_CHECKING:
     from training.config import Config
 
 ConfigFile = Annotated[Path, typer.Argument(help="The YAML file; 'fusescope config --example' prints one.")]
-Changes = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Change a field of the config, such as loss.lam=0.5; may be repeated.", metavar="A.B=C"),
-]
 
 
 def config(
@@ -148,6 +143,7 @@ def sweep(
     if output is Format.json:
         print_json(found)
         return
+    first = next(iter(chosen.methods))
     print_table(
         "Held-out bits per byte, each method in its best setting",
         ["method", "seed", "setting", "bits per byte", "difference to the first, 95 %"],
@@ -156,7 +152,7 @@ def sweep(
                 row["method"],
                 row["seed"],
                 ", ".join(f"{name.rsplit('.', 1)[-1]} {value}" for name, value in row["setting"].items()),
-                *_total(row["held_out"]),
+                *_total(row, first),
             ]
             for row in found["rows"]
         ],
@@ -165,121 +161,13 @@ def sweep(
         print_table(
             f"All {len(chosen.seeds)} seeds together, intervals over seeds and documents",
             ["method", "bits per byte", "difference to the first, 95 %"],
-            [[row["method"], *_total(row["held_out"])] for row in found["over_seeds"]],
+            [[row["method"], *_total(row, first)] for row in found["over_seeds"]],
         )
 
 
-def _total(held_out: dict[str, Any]) -> tuple[float, str]:
+def _total(row: dict[str, Any], first: str) -> tuple[float, str]:
     """Bits per byte over all domains, and the difference to the first method."""
-    total = held_out.get("all") or next(iter(held_out.values()))
+    total = row["held_out"].get("all") or next(iter(row["held_out"].values()))
     low, high = total["difference_interval"]
-    between = f" ({low:+.4f} to {high:+.4f})" if low is not None else ""
-    return total["bits_per_byte"], f"{total['difference']:+.4f}{between}"
-
-
-def _interval(low: float, high: float, sign: str) -> str:
-    return "" if math.isnan(low) else f"\n({low:{sign}.3f} to {high:{sign}.3f})"
-
-
-def evaluate(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs; the first is what others differ from.")],
-    split: Annotated[str, typer.Option(help="train, validation or held_out.")] = "held_out",
-    changes: Changes = None,
-    plot: Annotated[
-        Path | None, typer.Option(help="Also an HTML file with both as pictures.", show_default=False)
-    ] = None,
-    tasks: Annotated[
-        str | None,
-        typer.Option(help="Also these tasks of lm-eval, with commas between them (extra lm-eval).", show_default=False),
-    ] = None,
-    tasks_folder: Annotated[
-        Path | None, typer.Option(help="A folder with lm-eval tasks of your own (YAML).", show_default=False)
-    ] = None,
-    over_seeds: Annotated[
-        bool, typer.Option(help="Take runs that differ only by their seed as one, with intervals over seeds too.")
-    ] = False,
-    before: Annotated[bool, typer.Option(help="Begin with the first run's target as it was before training.")] = False,
-    output: OutputFormat = Format.table,
-) -> None:
-    """Bits per byte of trained models on documents that they have not seen, by domain, side by side.
-
-    Intervals of 95 % are over documents; differences are paired to the first model, and below 0 is better. What one
-    run gives, the next seed gives otherwise: train with three seeds or more, and take them together by --over-seeds.
-    """
-    from fusion_core import load_tokenizer
-    from fusion_core.models import load_model
-    from training.ensemble import score_ensemble
-    from training.evaluate import FEWEST, score, table
-    from training.harness import Harness
-    from training.runs import read_config, read_result
-    from training.seeds import by_method
-    from training.splits import SPLITS, split_corpus
-
-    if split not in SPLITS:
-        fail(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
-    if len({run.resolve() for run in runs}) < len(runs):
-        fail("a run is named twice: there is no difference to itself")
-    if plot is not None and not (plot.absolute().parent.is_dir() and not plot.is_dir()):
-        fail(f"--plot {plot} names no file that could be written")
-    for run in runs:
-        read_result(run)
-    harness = Harness(tasks, tasks_folder) if tasks else None
-    chosen = read_config(runs[0], changes or ())
-    made = {str(run): read_config(run) for run in runs}
-    first = made[str(runs[0])]
-    texts = list(getattr(split_corpus(chosen), split))
-    if not texts:
-        fail(f"the split {split!r} is empty; see corpus.{split} in the config")
-    scores = {}
-    if before:
-        with progress(f"{chosen.target} reads {len(texts)} documents") as update:
-            scores[chosen.target] = [score(load_model(chosen.target), texts, update)]
-    read = {}
-    for label, config in made.items():
-        if config.corpus != first.corpus:
-            typer.echo(f"{label} was trained on another corpus or split: it may have seen these documents", err=True)
-        with progress(f"{label} reads {len(texts)} documents") as update:
-            if config.kind == "ensemble":
-                read[label] = score_ensemble(config, texts, update)
-            else:
-                tokenizer = load_tokenizer(config.target)  # the one that its probabilities are about
-                read[label] = score(load_model(str(Path(label) / "model"), tokenizer=tokenizer), texts, update)
-    for group in by_method(made) if over_seeds else [[label] for label in made]:
-        scores[group[0]] = [read[label] for label in group]
-    frame = table(scores)
-    if plot is not None:
-        from training.comparison import figure, save
-
-        save(figure(frame, scores), plot)
-    marks = harness.run([run for run in runs if (run / "model").is_dir()]) if harness else []
-    if output is Format.json:
-        print_json({"runs": frame.to_dict("records"), "tasks": marks} if harness else frame.to_dict("records"))
-        return
-    rows = [
-        [
-            row["model"],
-            *([row["seeds"]] if over_seeds else []),
-            row["domain"],
-            row["documents"],
-            f"{row['bits per byte']:.4f}{_interval(row['low'], row['high'], '')}",
-            f"{row['difference']:+.4f}{_interval(row['difference low'], row['difference high'], '+')}",
-            row["top-1"],
-            row["calibration error"],
-        ]
-        for row in frame.to_dict("records")
-    ]
-    columns = [
-        "model",
-        *(["seeds"] if over_seeds else []),
-        "domain",
-        "texts",
-        "bits per byte, 95 %",
-        "difference, 95 %",
-        "top-1",
-        "ECE",
-    ]
-    print_table(f"{split}, {len(texts)} documents; ECE is the expected calibration error", columns, rows)
-    if frame["documents"].min() < FEWEST:
-        typer.echo(f"Of fewer than {FEWEST} documents no interval is given: they say nothing of others.")
-    if marks:
-        print_table("lm-eval", ["run", "task", "metric", "value"], [list(row.values()) for row in marks])
+    between = f"\n{low:+.4f} to {high:+.4f}" if low is not None else ""
+    return total["bits_per_byte"], "" if row["method"] == first else f"{total['difference']:+.4f}{between}"
