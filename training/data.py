@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from fusion_core.models import load_model
 from fusion_core.workspace import digest
 from training.config import Config
 from training.console import progress
+from training.corpus import Document
 from training.engines import Engine, InProcess, Job
 from training.progress import Meter, Standing, Tell
 from training.shards import Outcome, is_shards, read_manifest, read_shards, run_stage
@@ -62,7 +63,7 @@ class Step:
         return same and manifest.complete and all((self.folder / s.name).is_file() for s in manifest.shards)
 
 
-def plan(config: Config, train: Documents) -> list[Step]:
+def plan(config: Config, train: Iterable[Document]) -> list[Step]:
     """The steps from documents to examples, in their order; the last one's folder holds the examples."""
     root = config.data or config.output / "data"
     # A run of its own may raise its limit and keep what it has; runs that share data may differ in theirs.
@@ -265,4 +266,4 @@ def online_chain(config: Config) -> tuple[Job, Tokenizer]:
 
 def taught_folders(config: Config) -> list[Path]:
     """The folders of a run's taught shards, the target's first; those that are there."""
-    return [s.folder for s in plan(config, Documents(config, "train")) if s.stage == "teach" and is_shards(s.folder)]
+    return [s.folder for s in plan(config, ()) if s.stage == "teach" and is_shards(s.folder)]

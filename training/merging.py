@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from fusion_core import load_tokenizer
 from fusion_core.errors import ModelError, TokenizerError
-from fusion_core.models import weights_folder
+from fusion_core.models import text_config, weights_folder
 from fusion_core.workspace import atomic_folder
 
 MERGES = ("linear", "slerp")
@@ -23,6 +22,21 @@ _BESIDE = (
     "model.safetensors.index.json",
     "tokenizer*",
     "special_tokens_map.json",
+)
+# How weights are used, beside their shapes; as transformers reads a config, with its defaults.
+_USES = (
+    "model_type",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "hidden_act",
+    "hidden_activation",
+    "rms_norm_eps",
+    "layer_norm_epsilon",
+    "rope_parameters",
+    "layer_types",
+    "sliding_window",
+    "num_experts_per_tok",
 )
 
 
@@ -125,18 +139,23 @@ def _places(folder: Path) -> dict[str, Path]:
     return found
 
 
+def _uses(folder: Path) -> dict[str, Any]:
+    """What a model's config says of how its weights are used."""
+    config = text_config(folder)
+    return {"architectures": config.architectures, **{field: getattr(config, field, None) for field in _USES}}
+
+
 def _check_alike(models: Sequence[str], folders: Sequence[Path], places: Sequence[dict[str, Path]]) -> None:
     from safetensors import safe_open
 
-    kinds = []
-    for folder in folders:
-        try:
-            kinds.append(json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architectures"))
-        except (OSError, ValueError) as error:
-            raise ModelError(f"{folder} has no readable config.json: {error}") from error
-    for name, folder, kind, place in list(zip(models, folders, kinds, places, strict=True))[1:]:
-        if kind != kinds[0]:
-            raise ModelError(f"{models[0]} is a {kinds[0]} and {name} a {kind}: only one architecture can be merged")
+    first, *configs = (_uses(folder) for folder in folders)
+    for name, folder, config, place in zip(models[1:], folders[1:], configs, places[1:], strict=True):
+        if differing := [field for field in first if first[field] != config[field]]:
+            field = differing[0]
+            raise ModelError(
+                f"{models[0]} and {name} are not of one architecture, which merging needs: {field} is {first[field]} "
+                f"in one and {config[field]} in the other"
+            )
         if different := set(places[0]) ^ set(place):
             raise ModelError(f"{models[0]} and {name} do not have the same tensors, such as {sorted(different)[0]}")
         for tensor, path in places[0].items():

@@ -21,30 +21,73 @@ NO_VALIDATION = (
 
 
 @dataclass(frozen=True)
-class Documents:
-    """The documents of one split of a config's corpus, read anew each time: they need not fit into memory."""
+class _Corpus:
+    """A config's corpus with the split of each of its documents."""
 
     config: Config
-    split: str
 
-    def __iter__(self) -> Iterator[Document]:
-        for document, split in _assigned(self.config, self._sizes):
-            if split == self.split:
-                yield document
-
-    def __len__(self) -> int:
-        return self._count
-
-    @cached_property
-    def _count(self) -> int:
-        return sum(1 for _ in self)
+    def __iter__(self) -> Iterator[tuple[Document, str]]:
+        corpus = self.config.corpus
+        # Rounded: in floats, 1 - 0.2 - 0.1 is more than 0.7, and document 7 of 10 would be trained on.
+        train = round(1 - corpus.validation - corpus.held_out, 12)
+        held_out = round(1 - corpus.held_out, 12)
+        seen: Counter[str] = Counter()
+        for document in self._documents():
+            if corpus.split == "order":
+                at = seen[document.domain] / self._sizes[document.domain]
+                seen[document.domain] += 1
+            else:
+                at = int.from_bytes(_hash(document)[:8], "big") / 2**64
+            yield document, "train" if at < train else "validation" if at < held_out else "held_out"
 
     @cached_property
     def _sizes(self) -> Counter[str]:
         """Documents by domain, for which the corpus is read once more; only counted where the order decides."""
-        if self.config.corpus.split != "order":
-            return Counter()
-        return Counter(document.domain for document in _corpus(self.config))
+        return Counter(document.domain for document in self._documents())
+
+    def _documents(self) -> Iterator[Document]:
+        corpus = self.config.corpus
+        at = corpus.hub
+        hub = None if at is None else (at.name, at.subset, at.split, at.column)
+        found: Iterable[Document] = documents(corpus.name, corpus.files, hub)
+        if corpus.paragraphs:
+            found = _paragraphs(found)
+        if corpus.part is not None:
+            number, of = map(int, corpus.part.split("/"))
+            found = (one for one in found if int.from_bytes(_hash(one)[8:16], "big") % of == number - 1)
+        return islice(found, corpus.limit or None)
+
+
+@dataclass(frozen=True)
+class Documents:
+    """The documents to train on, read anew each time: they need not fit into memory.
+
+    Attributes:
+        apart: the hashes of texts that are kept apart; a document of the same text under another name is left out.
+    """
+
+    corpus: _Corpus
+    apart: frozenset[bytes]
+
+    def __iter__(self) -> Iterator[Document]:
+        for document in self._all():
+            if _text_hash(document) not in self.apart:
+                yield document
+
+    def __len__(self) -> int:
+        return self._counts[False]
+
+    @property
+    def copies(self) -> int:
+        """How many are left out."""
+        return self._counts[True]
+
+    def _all(self) -> Iterator[Document]:
+        return (document for document, split in self.corpus if split == "train")
+
+    @cached_property
+    def _counts(self) -> Counter[bool]:
+        return Counter(_text_hash(document) in self.apart for document in self._all())
 
 
 @dataclass(frozen=True)
@@ -57,50 +100,36 @@ class Splits:
 
 
 def split_corpus(config: Config) -> Splits:
-    """All documents of the config's corpus by split; raises `ConfigError` where none is left to train on."""
-    train = Documents(config, "train")
+    """All documents of the config's corpus by split; raises `ConfigError` where none is left to train on.
+
+    No text is in two of them: of documents that are copies of each other word for word, held-out ones go before those
+    to validate on, and these before those to train on.
+    """
+    corpus = _Corpus(config)
     kept: dict[str, list[Document]] = {"validation": [], "held_out": []}
     total = 0
-    for document, split in _assigned(config, train._sizes):
+    for document, split in corpus:
         total += 1
         if split in kept:
             kept[split].append(document)
     if total == sum(map(len, kept.values())):
         raise ConfigError(f"none of the {total} documents is left to train on; raise corpus.limit or the split")
+    held_out = set(map(_text_hash, kept["held_out"]))
+    kept["validation"] = [one for one in kept["validation"] if _text_hash(one) not in held_out]
+    apart = held_out | set(map(_text_hash, kept["validation"]))
+    train = Documents(corpus, frozenset(apart))
+    if apart and not len(train):
+        raise ConfigError(f"none of the {total} documents is left to train on: the texts of all are kept apart too")
     return Splits(train, **kept)
-
-
-def _corpus(config: Config) -> Iterator[Document]:
-    corpus = config.corpus
-    at = corpus.hub
-    hub = None if at is None else (at.name, at.subset, at.split, at.column)
-    found: Iterable[Document] = documents(corpus.name, corpus.files, hub)
-    if corpus.paragraphs:
-        found = _paragraphs(found)
-    if corpus.part is not None:
-        number, of = map(int, corpus.part.split("/"))
-        found = (one for one in found if int.from_bytes(_hash(one)[8:16], "big") % of == number - 1)
-    return islice(found, corpus.limit or None)
-
-
-def _assigned(config: Config, sizes: Counter[str]) -> Iterator[tuple[Document, str]]:
-    corpus = config.corpus
-    # Rounded: in floats, 1 - 0.2 - 0.1 is more than 0.7, and document 7 of 10 would be trained on.
-    train = round(1 - corpus.validation - corpus.held_out, 12)
-    held_out = round(1 - corpus.held_out, 12)
-    seen: Counter[str] = Counter()
-    for document in _corpus(config):
-        if corpus.split == "order":
-            at = seen[document.domain] / sizes[document.domain]
-            seen[document.domain] += 1
-        else:
-            at = int.from_bytes(_hash(document)[:8], "big") / 2**64
-        yield document, "train" if at < train else "validation" if at < held_out else "held_out"
 
 
 def _hash(document: Document) -> bytes:
     """Of a document's name; the parts of a long one stay together."""
     return hashlib.sha256((document.whole or document.name).encode("utf-8", "surrogatepass")).digest()
+
+
+def _text_hash(document: Document) -> bytes:
+    return hashlib.sha256(document.text.encode("utf-8", "surrogatepass")).digest()
 
 
 def _paragraphs(found: Iterable[Document]) -> Iterator[Document]:

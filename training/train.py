@@ -89,6 +89,8 @@ def _train(config: Config, resume: bool, say: Say, engine: Engine | None) -> dic
     if lacks_bfloat16(config.training):
         say(INSTEAD)
     say(f"documents: {len(splits.train)} train, {len(splits.validation)} validation, {len(splits.held_out)} held out")
+    if splits.train.copies:
+        say(f"{splits.train.copies} more are copies of documents that are kept apart, and are left out")
     if config.corpus.validation and not splits.validation:
         say(NO_VALIDATION)
     tell = Journal(folder)

@@ -12,6 +12,7 @@ from fusion_core.models._load import (
     default_dtype,
     load_model,
     require_torch,
+    text_config,
     weights_folder,
     weights_identity,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "load_model",
     "model_size",
     "require_torch",
+    "text_config",
     "weights_folder",
     "weights_identity",
 ]

@@ -75,6 +75,17 @@ def read_config(folder: str) -> Any:
     return config
 
 
+def text_config(name: str | Path) -> Any:
+    """The config of the model called `name`, of its text part if it has others, as transformers reads it; raises
+    `ModelError`."""
+    try:
+        return read_config(local_or_hub(str(name).strip())).get_text_config()
+    except ModelError:
+        raise
+    except Exception as error:  # the library has many ways to say no
+        raise ModelError(f"cannot read the config of the model {str(name)!r}: {first_line(error)}") from error
+
+
 def first_line(error: BaseException) -> str:
     """Of what a library says, as much as fits into a message."""
     text = str(error).strip()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -67,13 +68,21 @@ def test_what_cannot_be_merged_is_refused(tmp_path: Path, models: tuple[str, str
 
     wide = tiny.save_model(tmp_path / "wide", "metaspace-bpe", 1)
     LlamaForCausalLM(
-        LlamaConfig(vocab_size=440, hidden_size=64, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2)
+        LlamaConfig(vocab_size=440, hidden_size=32, intermediate_size=80, num_hidden_layers=2, num_attention_heads=2)
     ).save_pretrained(str(wide))
     gpt = tiny.save_model(tmp_path / "gpt", "metaspace-bpe", 1)
     GPT2LMHeadModel(GPT2Config(vocab_size=440, n_embd=32, n_layer=1, n_head=2)).save_pretrained(str(gpt))
+    turned = Path(shutil.copytree(models[1], tmp_path / "turned"))  # the same shapes, read in another way
+    config = json.loads((turned / "config.json").read_text(encoding="utf-8"))
+    heads = config["num_attention_heads"]
+    config["num_attention_heads"], config["head_dim"] = 2 * heads, config["hidden_size"] // heads // 2
+    (turned / "config.json").write_text(json.dumps(config), encoding="utf-8")
     for other, says in (
-        (wide, r"is \[440, 32\] in|is \[32"), (gpt, "only one architecture"), (models[0], "entries of their vocab"),
-    ):  # fmt: skip
+        (turned, f"num_attention_heads is {heads} in one and {2 * heads}"),
+        (wide, r"is \[.*\] in "),
+        (gpt, "not of one architecture"),
+        (models[0], "entries of their vocab"),
+    ):
         with pytest.raises(ModelError, match=says):
             merge_weights([models[1], str(other)], tmp_path / "out")
     for bad, says in ((("cubic", 0.5), "unknown merge"), (("linear", 2.0), "from 0 to 1")):

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
+from fusion_core import ConfigError
 from training.config import parse
 from training.corpus import PART_BYTES
 from training.splits import SPLITS, split_corpus
@@ -57,3 +60,20 @@ def test_shares_are_what_they_say_whatever_floats_make_of_them(tmp_path: Path) -
     corpus = {"files": [str(file)], "paragraphs": True, "split": "order", "validation": 0.2, "held_out": 0.1}
     splits = split_corpus(parse({"target": "a", "corpus": corpus, "output": "runs/x"}))
     assert [len(getattr(splits, split)) for split in SPLITS] == [7, 2, 1]
+
+
+def test_a_text_is_in_one_split_whatever_its_names(tmp_path: Path) -> None:
+    """A model that was trained on a copy of a held-out text would be praised for its memory."""
+    texts = [f"text {n % 60}" for n in range(400)]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join(json.dumps({"text": text, "name": f"n{n}"}) for n, text in enumerate(texts)), "utf-8")
+    corpus = {"files": [str(file)], "validation": 0.02, "held_out": 0.04}
+    splits = split_corpus(parse({"target": "a", "corpus": corpus, "output": "runs/x"}))
+    found = [{document.text for document in getattr(splits, split)} for split in SPLITS]
+    assert all(found) and sum(map(len, found)) == len(set().union(*found)) == 60
+    assert len(splits.train) + splits.train.copies + len(splits.validation) + len(splits.held_out) <= 400
+    assert splits.train.copies > 50 and len(list(splits.train)) == len(splits.train)
+    same = [json.dumps({"text": "one", "name": str(n)}) for n in range(50)]
+    file.write_text("\n".join(same), "utf-8")
+    with pytest.raises(ConfigError, match="kept apart too"):
+        split_corpus(parse({"target": "a", "corpus": {**corpus, "held_out": 0.3}, "output": "runs/x"}))

@@ -464,7 +464,9 @@ def test_documents_of_one_token_are_nothing_to_train_on(tmp_path: Path, models: 
     tokenizer = load_tokenizer(models[1])
     word = next(word for word in (*"aeinot", "the", "and", " the", "de") if len(tokenizer.encode(word)) == 1)
     (tmp_path / "short.jsonl").write_text(json.dumps({"text": word}) + ("\n" + json.dumps({"text": word})) * 19)
-    config = _config(tmp_path, models, corpus={"files": [str(tmp_path / "short.jsonl")], "split": "order"})
+    config = _config(
+        tmp_path, models, corpus={"files": [str(tmp_path / "short.jsonl")], "validation": 0, "held_out": 0}
+    )
     with pytest.raises(TrainingError, match="nothing to train on"):
         train(config, say=_quiet)
 
