@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
 from app.escape import drawn
-from fusion_core.text import show_bytes
 from fusion_core.tokenizers import Tokenizer
 from fusion_core.transfer import LEDGER, Plan
 
@@ -36,7 +35,7 @@ class Panel:
 
 def label(tokenizer: Tokenizer, token: int) -> str:
     """An entry as text that plotly reads no markup in."""
-    shown = show_bytes(tokenizer.canonical_bytes(token), invisible=True) or tokenizer.piece(token)
+    shown = tokenizer.vocabulary.shown(token)
     shown = shown if len(shown) <= 16 else f"{shown[:15]}…"
     return drawn(shown)
 

@@ -41,6 +41,7 @@ _COLUMNS = {
     "ties": "How many target entries are as near as the soft target, which is the lowest id of them.",
     "collisions": "How many source entries soft mapping sends to the same target entry.",
     "occurrences": "In the text.",
+    "piece": "The entry as the tokenizer stores it.",
 }
 _SHOW = ("all", "not in the target", "exact")
 FIELDS = {
@@ -72,17 +73,23 @@ class _View:
 def _table(source: Tokenizer, target: Tokenizer, maps: dict[str, VocabularyMapping]) -> pd.DataFrame:
     """One row per source entry with what hard, soft and first-token mapping do with it."""
     soft = maps["soft"].to_frame(source, target)
+    ids = soft["id"].to_numpy()
+    labels = [*map(target.vocabulary.shown, range(target.size)), ""]  # the last one for -1, which is nowhere
+
+    def named(kind: str) -> list[str]:
+        return [labels[j] for j in maps[kind].best[ids].tolist()]
+
     return pd.DataFrame(
         {
-            "id": soft["id"],
-            "piece": soft["piece"],
-            "text": soft["text"],
-            "hard target": maps["hard"].to_frame(source, target)["target_piece"],
-            "soft target": soft["target_piece"],
+            "id": ids,
+            "text": [*map(source.vocabulary.shown, ids.tolist())],
+            "hard target": named("hard"),
+            "soft target": named("soft"),
             "distance": soft["distance"],
             "ties": soft["ties"],
-            "first-token target": maps["first-token"].to_frame(source, target)["target_piece"],
+            "first-token target": named("first-token"),
             "collisions": soft["collisions"],
+            "piece": soft["piece"],
         }
     )
 
@@ -178,8 +185,8 @@ def _show_entry(source: Tokenizer, target: Tokenizer, text: str, form: str, wors
     data = source.canonical_bytes(entry)
     facts = pd.DataFrame(
         {
+            "text": [source.vocabulary.shown(entry)],
             "piece": [source.piece(entry)],
-            "text": [show_bytes(data, invisible=True)],
             "bytes": [data.hex(" ").upper()],
             "special": ["yes" if source.is_special(entry) else "no"],
             "role": [source.role(entry) or ""],
@@ -203,7 +210,9 @@ def _show_entry(source: Tokenizer, target: Tokenizer, text: str, form: str, wors
             own = text if kind in ("cooccurrence", "statistical") else ""
             mapping = results.mapping(source, target, kind, form if kind in ("hard", "soft") else "bytes", own)
             ids, weights = mapping.targets(entry)
-            named = [f"{target.piece(j)} ({w:.0%})" for j, w in zip(ids[:5].tolist(), weights[:5], strict=True)]
+            named = [
+                f"{target.vocabulary.shown(j)} ({w:.0%})" for j, w in zip(ids[:5].tolist(), weights[:5], strict=True)
+            ]
             rows.append(
                 {
                     "kind": kind,

@@ -12,7 +12,7 @@ from rapidfuzz.distance import Levenshtein
 from fusion_core.errors import MappingError
 from fusion_core.mapping._entries import comparable
 from fusion_core.mapping._mapping import OUTCOMES, VocabularyMapping
-from fusion_core.text import script_of, show_bytes
+from fusion_core.text import script_of
 from fusion_core.tokenizers import EntryKind, Tokenizer
 
 if TYPE_CHECKING:
@@ -98,13 +98,13 @@ def disagreements(
     ids = ids[order]
 
     def shown(best: NDArray[np.int32]) -> list[str]:
-        return [show_bytes(target.vocabulary.canonical[j]) if j >= 0 else "" for j in best[ids].tolist()]
+        return [target.vocabulary.shown(j) if j >= 0 else "" for j in best[ids].tolist()]
 
     return pd.DataFrame(
         {
             "id": ids,
+            "text": [source.vocabulary.shown(i) for i in ids.tolist()],
             "piece": [source.vocabulary.pieces[i] for i in ids.tolist()],
-            "text": [show_bytes(source.vocabulary.canonical[i]) for i in ids.tolist()],
             first.kind: shown(first.best),
             second.kind: shown(second.best),
             "distance": second.distance[ids],
@@ -118,7 +118,7 @@ def disagreements(
 def nearest_targets(
     source: Tokenizer, target: Tokenizer, source_id: int, limit: int = 10, *, form: str = "bytes"
 ) -> pd.DataFrame:
-    """The `limit` target entries nearest to one source entry, ties by id: id, piece, text, distance.
+    """The `limit` target entries nearest to one source entry, ties by id: id, text, piece, distance.
 
     Empty where `form` compares nothing of the entry: in bytes it spells nothing, or it is unused.
     """
@@ -134,8 +134,8 @@ def nearest_targets(
     return pd.DataFrame(
         {
             "id": rows,
+            "text": [target.vocabulary.shown(j) for j in rows],
             "piece": [target.vocabulary.pieces[j] for j in rows],
-            "text": [show_bytes(target.vocabulary.canonical[j]) for j in rows],
             "distance": distances[chosen],
         }
     )

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusion_core.errors import TokenizerError
+from fusion_core.text import show_bytes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,6 +96,13 @@ class Vocabulary:
         """Canonical bytes of one entry."""
         i = self.check(token_id)
         return bytes(self._blob[self.offsets[i] : self.offsets[i + 1]])
+
+    def shown(self, token_id: int) -> str:
+        """One entry for a person: what it spells, spaces and line ends made visible; as it is stored where it spells
+        nothing, or is a byte-fallback piece, which spells what another entry does."""
+        data = self.bytes_of(token_id)
+        plain = not data or self.kinds[token_id] == EntryKind.BYTE
+        return self.pieces[token_id] if plain else show_bytes(data, invisible=True)
 
     def join(self, ids: NDArray[np.int32]) -> bytes:
         """Canonical bytes of a sequence of ids, one after the other."""

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from fusion_core import SAMPLES, Tokenizer, TokenizerError, load_tokenizer
-from fusion_core.tokenizers import NAME_FORMS
+from fusion_core.tokenizers import NAME_FORMS, EntryKind, Vocabulary
 from tests.support import tiny
 from tests.support.gguf_file import write_gguf
 from tests.support.requires import sample
@@ -44,6 +44,17 @@ def test_roles_of_special_tokens(name: str, pieces: dict[str, str]) -> None:
         i = tokenizer.roles[role]
         assert tokenizer.piece(i) == piece
         assert tokenizer.is_special(i) and tokenizer.role(i) == role and tokenizer.canonical_bytes(i) == b""
+
+
+def test_entries_are_shown_as_what_they_spell_and_byte_pieces_as_themselves() -> None:
+    """Else "." and the byte piece that spells it would be one and the same to who reads a table."""
+    kinds = [EntryKind.NORMAL, EntryKind.BYTE, EntryKind.SPECIAL, EntryKind.NORMAL, EntryKind.NORMAL]
+    vocabulary = Vocabulary.build(
+        [".", "<0x2E>", "<s>", "Ġä½ł", "Ċ"], [b".", b".", b"", " 你".encode(), b"\n\xff"], kinds, {}
+    )
+    assert [*map(vocabulary.shown, range(5))] == [".", "<0x2E>", "<s>", "␣你", "⏎\\xFF"]
+    with pytest.raises(TokenizerError):
+        vocabulary.shown(5)
 
 
 def test_canonical_bytes_undo_every_alphabet() -> None:
