@@ -115,7 +115,7 @@ class CorpusSection(_Section):
     split: Literal["hash", "order"] = Field(
         "hash",
         description="How documents are kept apart: by a hash of their names, or order: the last ones of each domain, "
-        "and of a long text its last parts.",
+        "and of a long text its last parts. A text that is kept apart is not trained on under another name.",
     )
     validation: float = Field(0.1, ge=0, lt=1, description="Share of documents for validation during training.")
     held_out: float = Field(0.1, ge=0, lt=1, description="Share of documents that only 'fusescope evaluate' reads.")

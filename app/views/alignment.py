@@ -136,9 +136,9 @@ def _show_tables(alignment: Alignment, compared: Difference | None) -> None:
     names = ["Groups", "Links", *(["Disagreements"] if compared else []), *(["Cost matrix"] if warped else [])]
     tabs = dict(zip(names, st.tabs(names), strict=True))
     with tabs["Groups"]:
-        st.dataframe(alignment.group_frame(), hide_index=True, height=320)
+        st.dataframe(alignment.group_frame(), hide_index=True)
     with tabs["Links"]:
-        st.dataframe(alignment.to_frame(), hide_index=True, height=320)
+        st.dataframe(alignment.to_frame(), hide_index=True)
     if compared is not None:
         with tabs["Disagreements"]:
             frame = compared.to_frame()
@@ -146,7 +146,7 @@ def _show_tables(alignment: Alignment, compared: Difference | None) -> None:
                 st.success("Both methods link exactly the same tokens.")
             else:
                 st.caption(f"{len(frame):,} links that only one of the two methods has.")
-                st.dataframe(frame, hide_index=True, height=320)
+                st.dataframe(frame, hide_index=True)
     if warped is not None:
         with tabs["Cost matrix"]:
             if max(len(alignment.source), len(alignment.target)) > figures.MATRIX_TOKENS:

@@ -273,7 +273,7 @@ def _show_disagreements(view: _View) -> None:
         "the edit distance per character" + (" times the occurrences in the text." if weighted else ".")
     )
     shown = frame if weighted else frame.drop(columns="occurrences")
-    st.dataframe(shown.head(_ROWS), hide_index=True, height=320)
+    st.dataframe(shown.head(_ROWS), hide_index=True)
 
 
 def render() -> None:

@@ -76,7 +76,8 @@ def map_vocabulary(
         raise MappingError(f"{kind!r} has no form in pieces; only {', '.join(HAS_PIECE_FORM)} do")
     learned = kind in NEEDS_TEXTS
     if learned and not any(texts or ()):
-        raise MappingError(f"{kind!r} is learned from texts; give some with texts=[...] (on the command line: --file)")
+        given = "those given are empty" if texts else "give some with texts=[...] (on the command line: --file)"
+        raise MappingError(f"{kind!r} is learned from texts; {given}")
     if method not in METHODS or cost not in COSTS:
         raise MappingError(f"unknown alignment {method!r} with cost {cost!r}")
     corpus = digest(*(texts or ())) if learned else ""

@@ -281,7 +281,8 @@ def test_wrong_arguments_say_what_is_possible(small: tuple[Tokenizer, Tokenizer]
         ({"kind": "firm"}, "hard, soft, cooccurrence"),
         ({"form": "letters"}, "bytes, pieces"),
         ({"kind": "first-token", "form": "pieces"}, "no form in pieces"),
-        ({"kind": "statistical"}, "learned from texts"),
+        ({"kind": "statistical"}, "learned from texts; give some"),
+        ({"kind": "statistical", "texts": [""]}, "those given are empty"),
     ):
         with pytest.raises(MappingError, match=says):
             map_vocabulary(*small, **arguments)  # type: ignore[arg-type]
