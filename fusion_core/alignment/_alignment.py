@@ -159,17 +159,20 @@ class Alignment:
         """One row per group: its text, bytes, kind, and both sides' tokens."""
         import pandas as pd
 
+        def shown(encoding: Encoding, low: int, high: int) -> str:
+            return " | ".join(map(encoding.tokenizer.vocabulary.shown, encoding.ids[low:high].tolist()))
+
         data = self.source.data
         rows = []
         for (a0, a1, b0, b1, low, high), kind in zip(self.groups.tolist(), self.kinds, strict=True):
             rows.append(
                 {
-                    "text": show_bytes(data[low:high]),
+                    "text": show_bytes(data[low:high], invisible=True),
                     "start": low,
                     "end": high,
                     "kind": KINDS[kind],
-                    "source": " | ".join(self.source.pieces[a0:a1]),
-                    "target": " | ".join(self.target.pieces[b0:b1]),
+                    "source": shown(self.source, a0, a1),
+                    "target": shown(self.target, b0, b1),
                 }
             )
         return pd.DataFrame(rows, columns=["text", "start", "end", "kind", "source", "target"])

@@ -128,7 +128,11 @@ def map_(
         return
     unit = "occurrences in the text" if counts is not None else "entries"
     print_frame(f"{source} → {target}, {kind}: {unit} by {by}", figures, index=True)
-    columns = ["id", "piece", "text", "target_id", "target_piece", "distance", "ties", "lost"]
-    print_frame("The entries that fare worst", worst[columns])
+    shown = {
+        "entry": [a.vocabulary.shown(i) for i in worst["id"]],
+        "target": [b.vocabulary.shown(j) if j >= 0 else "" for j in worst["target_id"]],
+    }
+    columns = ["id", "entry", "target_id", "target", "distance", "ties", "lost"]
+    print_frame("The entries that fare worst", worst.assign(**shown)[columns])
     if save is not None:
         typer.echo(f"saved to {save}")
