@@ -281,7 +281,11 @@ def _runs() -> None:
         }
     )
     number = st.column_config.NumberColumn(format="%.4f")
-    config: dict[str, Any] = dict.fromkeys(("loss", "validation, bits per byte", "before"), number)
+    whole = st.column_config.NumberColumn(format="%.0f")
+    config: dict[str, Any] = {
+        **dict.fromkeys(("loss", "validation, bits per byte", "before"), number),
+        **dict.fromkeys(("tokens a second", "seconds"), whole),
+    }
     st.dataframe(frame, hide_index=True, column_config=config, placeholder="")
     names = [run.name for run in found]
     state.begin_with("train_picked", names[:1])
