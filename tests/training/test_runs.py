@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 
@@ -11,10 +12,13 @@ import pytest
 from fusion_core import ConfigError, TrainingError
 from fusion_core.sealed import write_json
 from tests.support import tiny
+from tests.training.test_cli import fusescope
 from training import runs
 from training.config import Config, parse
 
 pytest.importorskip("torch")
+from training.train import train
+
 LINES = ["the quick brown fox jumps over the lazy dog", "the dog naps while the fox runs over the hill"] * 10
 
 
@@ -129,3 +133,21 @@ def test_a_disk_that_fills_up_under_torch_is_told(tmp_path: Path, message: str) 
         raise RuntimeError(message)
     with pytest.raises(RuntimeError, match="shape"), failures_told(tmp_path):
         raise RuntimeError("a shape does not fit")
+
+
+def test_a_run_of_relative_paths_is_read_from_another_folder(
+    tmp_path: Path, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    value = json.loads(config.model_dump_json()) | {"target": "model", "output": "run"}
+    value["corpus"]["files"] = ["lines.txt"]
+    value["training"]["max_steps"] = 2
+    train(parse(value), say=lambda _: None)
+    monkeypatch.chdir("elsewhere")
+    found = runs.read_config(Path("../run"), ["corpus.limit=3"])
+    assert [path.resolve() for path in found.corpus.files] == [tmp_path / "lines.txt"] and found.corpus.limit == 3
+    assert os.path.samefile(found.target, tmp_path / "model")
+    done = fusescope("evaluate", "../run", "--before", "--format", "json")
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)) == 2

@@ -25,7 +25,6 @@ from tests.training.test_cli import fusescope
 from training.config import Config, parse
 from training.corpus import Document
 from training.data import prepare
-from training.runs import read_config
 from training.shards import read_shards
 from training.splits import NO_VALIDATION, split_corpus
 from training.stages import carry, teach
@@ -213,26 +212,6 @@ def test_each_run_is_judged_in_its_own_tokens(tmp_path: Path, models: tuple[str,
     for one in found[1:]:
         for run, bits in one.items():
             assert bits == pytest.approx(found[0][run])
-
-
-def test_a_run_of_relative_paths_is_read_from_another_folder(
-    tmp_path: Path, models: tuple[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = _config(tmp_path, models, sources=[])
-    (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir(tmp_path)
-    value = json.loads(config.model_dump_json()) | {"output": "run"}
-    value["corpus"]["files"] = ["lines.txt"]
-    value["target"] = os.path.relpath(models[1])
-    train(parse(value), say=_quiet)
-    monkeypatch.chdir("elsewhere")
-    run = os.path.relpath(config.output)
-    found = read_config(Path(run), ["corpus.limit=3"])
-    assert [path.resolve() for path in found.corpus.files] == [tmp_path / "lines.txt"] and found.corpus.limit == 3
-    assert os.path.samefile(found.target, models[1])
-    done = fusescope("evaluate", run, "--before", "--format", "json")
-    assert done.returncode == 0, done.stderr
-    assert len(json.loads(done.stdout)) == 2
 
 
 def test_documents_of_one_name_are_paired_with_themselves(models: tuple[str, str]) -> None:
