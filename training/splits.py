@@ -118,7 +118,7 @@ def split_corpus(config: Config) -> Splits:
     kept["validation"] = [one for one in kept["validation"] if _text_hash(one) not in held_out]
     apart = held_out | set(map(_text_hash, kept["validation"]))
     train = Documents(corpus, frozenset(apart))
-    if apart and not len(train):
+    if next(iter(train), None) is None:  # which reads no further than the first one
         raise ConfigError(f"none of the {total} documents is left to train on: the texts of all are kept apart too")
     return Splits(train, **kept)
 
