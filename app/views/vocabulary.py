@@ -144,8 +144,9 @@ def _show_table(table: pd.DataFrame, counts: NDArray[np.int64] | None) -> None:
         rows = rows[(rows["hard target"] == "") == (show == "not in the target")]
     if wanted:
         hit = rows["id"].astype(str) == wanted
-        for column in ("piece", "text", "soft target"):
-            hit |= rows[column].str.contains(wanted, regex=False)
+        hit |= rows["piece"].str.contains(wanted, regex=False)
+        for column in ("text", "soft target"):
+            hit |= rows[column].str.contains(wanted.replace(" ", "␣"), regex=False)
         rows = rows[hit]
     keys, ascending = _SORTS[order]
     rows = rows.sort_values(keys, ascending=ascending, kind="stable")
