@@ -66,9 +66,7 @@ def score_ensemble(
             bits = float(-np.log2(np.maximum(fused.prob_of(gold), 1e-12)).sum())
             correct = best == gold
             kept = Reliability.of(fused.prob_of(np.maximum(best, 0)), correct)
-            whole = document.whole or f"{document.name}, {start + n}"
-            name, domain, hits = document.name, document.domain, int(correct.sum())
-            found.append(Score(start + n, name, whole, domain, bits, size, len(gold), hits, kept))
+            found.append(Score.of(document, start + n, bits, size, len(gold), int(correct.sum()), kept))
         if progress is not None:
             progress(min(len(documents), start + _BATCH), len(documents))
     return found

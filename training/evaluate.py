@@ -36,6 +36,14 @@ class Score:
     hits: int
     reliability: Reliability
 
+    @classmethod
+    def of(
+        cls, document: Document, place: int, bits: float, size: int, tokens: int, hits: int, reliability: Reliability
+    ) -> Score:
+        """Of a document and its place among those that were scored; `size` in bytes."""
+        whole = document.whole or f"{document.name}, {place}"
+        return cls(place, document.name, whole, document.domain, bits, size, tokens, hits, reliability)
+
 
 def score(
     model: Model, documents: Sequence[Document], progress: Callable[[int, int], None] | None = None
@@ -49,9 +57,7 @@ def score(
                 size = len(one.encoding.data) - int(one.encoding.ends[0])
                 bits, hits = float(one.nll.sum() / np.log(2)), int(one.correct.sum())
                 kept = Reliability.of(one.confidence, one.correct)
-                whole = document.whole or f"{document.name}, {place}"
-                name, domain = document.name, document.domain
-                found.append(Score(place, name, whole, domain, bits, size, len(one.nll), hits, kept))
+                found.append(Score.of(document, place, bits, size, len(one.nll), hits, kept))
         if progress is not None:
             progress(min(len(documents), start + _BATCH), len(documents))
     return found

@@ -201,3 +201,14 @@ def test_several_seeds_are_judged_together(tmp_path: Path, sweep: Sweep, capsys:
     evaluate([Path(run) for run in (*clm, *ours)], output=Format.table, **asked)
     out = capsys.readouterr().out
     assert "clm/only,seed=0" in out and "seeds" in out and str(tmp_path) not in out
+
+
+def test_the_sources_ensemble_is_judged_beside_what_is_trained(tmp_path: Path, sweep: Sweep) -> None:
+    sweep.methods.pop("byte-exact")
+    sweep.methods["ensemble"] = {"kind": "ensemble"}
+    sweep.fixed["ensemble"] = ["loss.lam"]
+    rows = {row["method"]: row for row in run(sweep, _quiet)["rows"]}
+    assert list(rows) == ["clm", "ensemble", "before training"]
+    ((_, judged),) = rows["ensemble"]["held_out"].items()
+    assert judged["bits_per_byte"] > 0 and judged["difference"] != 0 and rows["ensemble"]["steps"] == 0
+    assert (tmp_path / "sweep" / "ensemble" / "only,seed=0" / "scores").is_dir()

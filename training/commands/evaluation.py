@@ -16,10 +16,6 @@ from training.console import Format, print_json, print_table, progress
 if TYPE_CHECKING:
     import pandas as pd
 
-    from training.config import Config
-    from training.corpus import Document
-    from training.evaluate import Score
-
 _BITS = ("bits per byte", "low", "high")
 _GAIN = ("difference", "difference low", "difference high")
 
@@ -48,11 +44,14 @@ def evaluate(
 
     Intervals of 95 % are over documents; differences are paired to the first model, and below 0 is better. What one
     run gives, the next seed gives otherwise: train with three seeds or more, and take them together by --over-seeds.
+
+    What a run scored is kept in its folder (scores/), so that the same question again takes seconds.
     """
     from fusion_core.models import load_model
     from training.evaluate import FEWEST, score, table
     from training.harness import Harness
     from training.runs import read_config, read_result
+    from training.scores import run_scores
     from training.seeds import by_method
     from training.splits import SPLITS, split_corpus
 
@@ -79,7 +78,8 @@ def evaluate(
     for label, config in made.items():
         if config.corpus != first.corpus:
             typer.echo(f"{label} was trained on another corpus or split: it may have seen these documents", err=True)
-        read[label] = _read(label, config, texts)
+        with progress(f"{label} reads {len(texts)} documents") as update:
+            read[label] = run_scores(Path(label), config, texts, update)
     for group in by_method(made) if over_seeds else [[label] for label in made]:
         scores[group[0]] = [read[label] for label in group]
     frame = table(scores)
@@ -96,20 +96,6 @@ def evaluate(
         typer.echo(f"Of fewer than {FEWEST} documents no interval is given: they say nothing of others.")
     if marks:
         print_table("lm-eval", ["run", "task", "metric", "value"], [list(row.values()) for row in marks])
-
-
-def _read(run: str, config: Config, texts: list[Document]) -> list[Score]:
-    """The scores of a run: of its model, or of the ensemble that it stands for."""
-    from fusion_core import load_tokenizer
-    from fusion_core.models import load_model
-    from training.ensemble import score_ensemble
-    from training.evaluate import score
-
-    with progress(f"{run} reads {len(texts)} documents") as update:
-        if config.kind == "ensemble":
-            return score_ensemble(config, texts, update)
-        tokenizer = load_tokenizer(config.target)  # the one that its probabilities are about
-        return score(load_model(str(Path(run) / "model"), tokenizer=tokenizer), texts, update)
 
 
 def _short(runs: Mapping[str, Any]) -> dict[str, str]:

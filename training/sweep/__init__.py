@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from fusion_core.errors import ConfigError
+from fusion_core.models import load_model
 from fusion_core.sealed import write_json
 from training.config import parse
 from training.data import Say
+from training.evaluate import Score, score
 from training.guards import alone
 from training.splits import split_corpus
 from training.sweep import judge
@@ -41,9 +43,11 @@ def run(sweep: Sweep, say: Say) -> dict[str, list[dict[str, Any]]]:
         search = Search(sweep, say)
         found: dict[str, list[dict[str, Any]]] = {"rows": [], "over_seeds": []}
         read: list[judge.Scores] = []
+        before: list[Score] = []
         for seed in sweep.seeds:
             chosen = {method: search.best(method, seed) for method in sweep.methods}
-            read.append(judge.read(chosen, str(sweep.config["target"]), splits.held_out))
+            before = before or score(load_model(str(sweep.config["target"])), splits.held_out)
+            read.append(judge.read(chosen, splits.held_out, before))
             found["rows"] += judge.rows(read[-1], chosen, seed, say)
             if len(read) > 1:
                 found["over_seeds"] = judge.rows_over(read, sweep.seeds[: len(read)], say)

@@ -7,11 +7,10 @@ import platform
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-from fusion_core import load_tokenizer
-from fusion_core.models import load_model
 from training.corpus import Document
 from training.data import Say
-from training.evaluate import Score, score, table
+from training.evaluate import Score, table
+from training.scores import run_scores
 from training.sweep.plan import BEFORE
 from training.sweep.search import Chosen
 
@@ -19,13 +18,10 @@ from training.sweep.search import Chosen
 Scores: TypeAlias = Mapping[str, Sequence[Score]]
 
 
-def read(chosen: Mapping[str, Chosen], target: str, held_out: Sequence[Document]) -> Scores:
-    """The held-out scores of each method's best run, and of the target before training."""
-    found = {}
-    for method, one in chosen.items():
-        own = load_tokenizer(one.config.target)
-        found[method] = score(load_model(str(one.config.output / "model"), tokenizer=own), held_out)
-    return {**found, BEFORE: score(load_model(target), held_out)}
+def read(chosen: Mapping[str, Chosen], held_out: Sequence[Document], before: Sequence[Score]) -> Scores:
+    """The held-out scores of each method's best run; `before` are those of the target before training."""
+    found = {method: run_scores(one.config.output, one.config, held_out) for method, one in chosen.items()}
+    return {**found, BEFORE: before}
 
 
 def rows(scores: Scores, chosen: Mapping[str, Chosen], seed: int, say: Say) -> list[dict[str, Any]]:

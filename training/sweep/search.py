@@ -63,7 +63,8 @@ class Search:
         if found is None:
             raise TrainingError(f"every setting of {method!r} diverged; try a lower learning rate")
         chosen = found[1]
-        if not (chosen.config.output / "model").is_dir():  # it lost to a setting that the grid no longer has
+        gone = not (chosen.config.output / "model").is_dir()  # it lost to a setting that the grid no longer has
+        if gone and chosen.config.kind != "ensemble":
             chosen = self._trained(method, chosen.setting, seed, anew=True)
         return chosen
 

@@ -1,0 +1,99 @@
+"""What a finished run scores on documents: measured once, then kept in its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from fusion_core import load_tokenizer
+from fusion_core.models import default_dtype, load_model, weights_identity
+from fusion_core.sealed import SealError, read_table, write_table
+from fusion_core.workspace import digest
+from training.calibration import BINS, Reliability
+from training.config import Config
+from training.corpus import Document
+from training.ensemble import score_ensemble
+from training.evaluate import Score, score
+
+# The version changes whenever the same model and text would give other figures.
+FORMAT = "fusescope-scores"
+VERSION = 1
+
+_SCORES = pa.schema(
+    [
+        ("place", pa.int64()),
+        ("bits", pa.float64()),
+        ("size", pa.int64()),
+        ("tokens", pa.int64()),
+        ("hits", pa.int64()),
+        ("bin_counts", pa.list_(pa.int64(), BINS)),
+        ("bin_hits", pa.list_(pa.int64(), BINS)),
+        ("bin_confidence", pa.list_(pa.float64(), BINS)),
+    ]
+)
+
+
+def run_scores(
+    folder: Path, config: Config, documents: Sequence[Document], progress: Callable[[int, int], None] | None = None
+) -> list[Score]:
+    """The scores of a run's model, or of the ensemble that it stands for, as `evaluate.score` gives them.
+
+    They are kept under `scores/` in the run's folder, by the weights, the tokenizer and the texts, and read from there
+    the next time. A folder that cannot be written keeps none.
+
+    Raises:
+        ConfigError: as `score_ensemble`.
+        ModelError, TokenizerError: the run's model or tokenizer cannot be loaded.
+    """
+    ensemble = config.kind == "ensemble"
+    tokenizer = load_tokenizer(config.target)  # the one that the model's probabilities are about
+    if ensemble:
+        models = [config.target, *(source.model for source in config.sources)]
+        dtype = config.teach.dtype or default_dtype(config.teach.device)
+        settings = config.model_dump_json(include={"target", "sources", "fusion", "teach"})
+    else:
+        models, dtype, settings = [str(folder / "model")], default_dtype(), ""
+    identities = "\n".join(map(weights_identity, models))
+    key = digest(tokenizer.fingerprint, identities, dtype, settings, *(document.text for document in documents))
+    path = folder / "scores" / f"{key[:16]}.parquet"
+    with suppress(SealError):
+        return _read(path, documents)
+    if ensemble:
+        found = score_ensemble(config, documents, progress)
+    else:
+        found = score(load_model(models[0], tokenizer=tokenizer), documents, progress)
+    if found:
+        with suppress(OSError):
+            _write(path, found)
+    return found
+
+
+def _write(path: Path, scores: Sequence[Score]) -> None:
+    columns = {
+        "place": [one.place for one in scores],
+        "bits": [one.bits for one in scores],
+        "size": [one.bytes for one in scores],
+        "tokens": [one.tokens for one in scores],
+        "hits": [one.hits for one in scores],
+        "bin_counts": _bins([one.reliability.counts for one in scores]),
+        "bin_hits": _bins([one.reliability.hits for one in scores]),
+        "bin_confidence": _bins([one.reliability.confidence for one in scores]),
+    }
+    write_table(pa.table(columns, schema=_SCORES), path, FORMAT, VERSION, {})
+
+
+def _bins(rows: Sequence[NDArray[np.generic]]) -> pa.FixedSizeListArray:
+    return pa.FixedSizeListArray.from_arrays(np.concatenate(rows), BINS)
+
+
+def _read(path: Path, documents: Sequence[Document]) -> list[Score]:
+    found = []
+    for row in read_table(path, FORMAT, VERSION)[0].to_pylist():
+        counts, hits, confidence = (np.asarray(row.pop(f"bin_{name}")) for name in ("counts", "hits", "confidence"))
+        found.append(Score.of(documents[row["place"]], reliability=Reliability(counts, hits, confidence), **row))
+    return found
