@@ -17,6 +17,7 @@ from fusion_core.models._load import (
     weights_identity,
 )
 from fusion_core.models._model import BATCH_TOKENS, KEEP, Model
+from fusion_core.models._selection import most_probable
 from fusion_core.models._size import ModelSize, model_size
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "default_dtype",
     "load_model",
     "model_size",
+    "most_probable",
     "require_torch",
     "text_config",
     "weights_folder",

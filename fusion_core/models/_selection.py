@@ -22,6 +22,11 @@ from fusion_core.transfer._index import sort_entries
 _DEPTH = 12
 
 
+def most_probable(k: int) -> int:
+    """How many of k entries that are kept along a text are the most probable ones, whatever the text."""
+    return (k + 1) // 2
+
+
 class Selection:
     """Keeps, of each distribution on a text, the k entries that matter along it.
 
@@ -55,7 +60,7 @@ class Selection:
         at = torch.from_numpy(gold[rows])[:, None].to(values.device)
         places = torch.from_numpy(rows).to(values.device)
         own = (values[places].gather(1, at).float() - total[places])[:, 0].cpu().numpy()
-        likely = np.where(np.arange(k) < (k + 1) // 2, np.inf, plain.logprobs)
+        likely = np.where(np.arange(k) < most_probable(k), np.inf, plain.logprobs)
         return _best_of_each(
             np.concatenate([np.repeat(np.arange(len(plain)), k), owner, rows]),
             np.concatenate([plain.ids.reshape(-1), ids, gold[rows]]),

@@ -180,6 +180,26 @@ def test_the_published_rules_are_the_published_code(tmp_path: Path, kind: str) -
         )
 
 
+@pytest.mark.parametrize("kind", ["hard", "soft", "ot"])
+def test_the_published_rules_read_no_entry_that_was_kept_for_the_texts_sake(models: tuple[str, str], kind: str) -> None:
+    """FuseLLM asks its models for the most probable entries alone, the gold token among them or not."""
+    loaded = [load_model(name, device="cpu") for name in models]
+    index = build_index(*(model.tokenizer for model in loaded))
+    (batch,) = teach.batches([Document(f"d{n}", "", line) for n, line in enumerate(LINES[:3])])
+
+    def carried(top_k: int, keep: str) -> pa.RecordBatch:
+        sides = dict(zip(("source", "target"), loaded, strict=True))
+        settings = {side: teach.settings(model, top_k, keep) for side, model in sides.items()}
+        taught = carry.join({side: teach.teach(batch, model, top_k, keep) for side, model in sides.items()})
+        return carry.carry(taught, settings, index, f"published-{kind}", 16)
+
+    found, expected = carried(15, "text"), carried(8, "best")
+    for name in ("counts", "ids", "covered"):
+        assert found.column(name) == expected.column(name)
+    ours, theirs = (one.column("logprobs").flatten().to_numpy().astype(float) for one in (found, expected))
+    assert ours == pytest.approx(theirs, abs=5e-3)
+
+
 def test_a_run_learns_and_holds_its_evidence(tmp_path: Path, models: tuple[str, str]) -> None:
     config = _config(tmp_path, models, fusion={"with_target": True, "rule": "avg_ce"})
     result = train(config, say=_quiet)

@@ -18,6 +18,7 @@ from fusion_core.compat.fusellm import transform_step_logits
 from fusion_core.errors import DistributionError
 from fusion_core.fusion import cross_entropies, cross_entropy, fuse
 from fusion_core.mapping import map_vocabulary
+from fusion_core.models import most_probable
 from fusion_core.transfer import Predictions, Transfer, TransferIndex, transfer
 from training.stages.records import DOCUMENTS, as_lists, predictions_of
 
@@ -35,7 +36,7 @@ CARRIED = pa.schema(
 )
 # Raised with every change of the code after which the same predictions are carried over to other distributions, or rows
 # have another form, so that shards made before it are made anew.
-REVISION = 3
+REVISION = 4
 # Probability below which an entry is not kept.
 LEAST = 2**-24
 # FuseLLM's and PTA-LLM's code as it is, by the name of a source's method.
@@ -80,11 +81,20 @@ def carry(
     pieces = soft_pieces(index.source, index.target) if method in PUBLISHED and PUBLISHED[method] != "hard" else None
     for source, own in zip(theirs, owns, strict=True):
         if method in PUBLISHED:
-            carried.append(published(source, own, method, pieces))
+            best = {
+                "source": _most_probable(source, settings["source"]),
+                "own": _most_probable(own, settings["target"]),
+            }
+            carried.append(published(**best, method=method, pieces=pieces))
         else:
             carried.append(transfer(source, own.encoding, index, method=method, own=own))
     ce = [cross_entropy(one) if len(one.encoding) > 1 else float("inf") for one in theirs]
     return _rows(side_of(batch, "target"), carried, ce, top_k)
+
+
+def _most_probable(taught: Predictions, settings: Mapping[str, Any]) -> Predictions:
+    """What the published code reads: no entry that was kept for the sake of the text."""
+    return taught.truncate(most_probable(taught.top.k)) if settings["keep"] == "text" else taught
 
 
 def published(source: Predictions, own: Predictions, method: str, pieces: Mapping[str, str] | None = None) -> Transfer:
