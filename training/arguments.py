@@ -30,6 +30,13 @@ def arguments_of(config: Config, validates: bool) -> TrainingArguments:
         chosen = {"load_best_model_at_end": True, **chosen}
     if chosen.get("load_best_model_at_end"):
         chosen = {"metric_for_best_model": "bits_per_byte", "greater_is_better": False, **chosen}
+    if chosen.get("eval_strategy", "no") != "no" and not validates:
+        raise TrainingError(
+            "training.eval_strategy asks for evaluation, and there is no validation document; leave it out, or raise "
+            "corpus.validation"
+        )
+    if (sampling := chosen.get("train_sampling_strategy", "random")) not in ("random", "sequential"):
+        raise TrainingError(f"training.train_sampling_strategy: {sampling} is not supported; random or sequential is")
     try:
         made = TrainingArguments(
             output_dir=str(config.output / "checkpoints"), remove_unused_columns=False, label_names=["labels"], **chosen

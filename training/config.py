@@ -28,7 +28,8 @@ _WITHOUT_EFFECT = {
     "label_smoothing_factor": "the loss is that of 'loss:', whose fused distribution smooths the labels",
     "resume_from_checkpoint": "say --resume, which goes on from the run's own last checkpoint",
 }
-# Least values of the Trainer's arguments that it takes as they are, and fails with after the data has been made.
+# Least and greatest values of the Trainer's arguments that it takes as they are, and fails with after the data has been
+# made.
 _LEAST = {
     "per_device_train_batch_size": 1,
     "gradient_accumulation_steps": 1,
@@ -41,6 +42,7 @@ _LEAST = {
     "dataloader_num_workers": 0,
     "save_total_limit": 1,
 }
+_MOST = {"seed": 2**32 - 1, "data_seed": 2**32 - 1}
 # The Trainer's arguments where a config says nothing.
 DEFAULTS: dict[str, Any] = {
     "logging_steps": 10,
@@ -104,7 +106,11 @@ class CorpusSection(_Section):
     """Texts, and which of them are kept apart."""
 
     name: str | None = Field(None, description=f"A corpus that is always there: {', '.join(CORPORA)}.")
-    files: list[Path] = Field([], description="Text files, or .jsonl or .parquet with a column 'text'.")
+    files: list[Path] = Field(
+        [],
+        description="Text files, or .jsonl or .parquet with a column 'text' (and 'name': rows of one name are one "
+        "document's).",
+    )
     hub: HubSection | None = Field(None, description="A data set of the Hugging Face hub.")
     part: str | None = Field(
         None,
@@ -119,7 +125,7 @@ class CorpusSection(_Section):
     )
     validation: float = Field(0.1, ge=0, lt=1, description="Share of documents for validation during training.")
     held_out: float = Field(0.1, ge=0, lt=1, description="Share of documents that only 'fusescope evaluate' reads.")
-    paragraphs: bool = Field(False, description="Make every paragraph of a file a document of its own.")
+    paragraphs: bool = Field(False, description="Make every line of a text that is not empty a document of its own.")
 
     @field_validator("part")
     @classmethod
@@ -277,6 +283,8 @@ def _check_numbers(training: dict[str, Any], origin: str) -> None:
             number = TypeAdapter(types[name]).validate_python(value)
             if name in _LEAST and number is not None and number < _LEAST[name]:
                 raise ConfigError(f"{origin}: training.{name}: must be {_LEAST[name]} or more, got {value!r}")
+            if name in _MOST and number is not None and number > _MOST[name]:
+                raise ConfigError(f"{origin}: training.{name}: must be {_MOST[name]} at most, got {value!r}")
         except ValidationError as error:
             raise ConfigError(f"{origin}: training.{name}: {error.errors()[0]['msg']}, got {value!r}") from None
 

@@ -7,6 +7,7 @@ import io
 import json
 import sysconfig
 import tokenize
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,9 +119,12 @@ def _records(path: Path) -> Iterator[dict[str, object]]:
         raise TextError(f"cannot read {path}: {error}") from error
 
 
-def from_file(path: Path) -> Iterator[Document]:
+def from_file(path: Path, label: str) -> Iterator[Document]:
     """The documents of a file: `.jsonl` and `.parquet` hold one per row in the column `text` (with `name` and `domain`
-    if there); any other file is one document.
+    if there; rows of one name are one document's); any other file is one document.
+
+    Args:
+        label: what documents are named by that have no name of their own.
 
     Raises:
         TextError: the file cannot be read, is no file, not UTF-8 or a table of another form, or a row has no text.
@@ -132,13 +136,13 @@ def from_file(path: Path) -> Iterator[Document]:
     if path.suffix in (".csv", ".tsv", ".json"):
         raise TextError(f"{path}: texts in columns are read from .jsonl or .parquet; convert it, or name it .txt")
     if path.suffix not in (".jsonl", ".parquet"):
-        yield Document(path.name, path.stem, read_text(path))
+        yield Document(label, path.stem, read_text(path))
         return
     for number, record in enumerate(_records(path), 1):
         text = record.get("text")
         if not isinstance(text, str):
             raise TextError(f"{path}, row {number}: no column 'text' that holds a text")
-        yield Document(str(record.get("name") or f"{path.name}:{number}"), str(record.get("domain") or path.stem), text)
+        yield Document(str(record.get("name") or f"{label}:{number}"), str(record.get("domain") or path.stem), text)
 
 
 def _parts(document: Document) -> Iterator[Document]:
@@ -185,6 +189,19 @@ def from_hub(name: str, subset: str | None, split: str, column: str) -> Iterator
         ) from error
 
 
+def _labels(files: Sequence[Path]) -> list[str]:
+    """The files' names, of those that share one with as many folders before it as it takes to tell them apart."""
+    found = [path.name for path in files]
+    alike, depth = list(range(len(files))), 1
+    while alike:
+        counts = Counter(files[n].parts[-depth:] for n in alike)
+        for n in alike:
+            found[n] = "/".join(files[n].parts[-depth:])
+        alike = [n for n in alike if counts[files[n].parts[-depth:]] > 1 and len(files[n].parts) > depth]
+        depth += 1
+    return found
+
+
 def documents(
     corpus: str | None = None,
     files: Sequence[Path] = (),
@@ -203,8 +220,8 @@ def documents(
     if corpus is not None:
         for document in CORPORA[corpus].read():
             yield from _parts(document)
-    for path in files:
-        for document in from_file(path):
+    for path, label in zip(files, _labels(files), strict=True):
+        for document in from_file(path, label):
             yield from _parts(document)
     if hub is not None:
         for document in from_hub(*hub):

@@ -10,6 +10,8 @@ from transformers import EarlyStoppingCallback, TrainerState
 
 from fusion_core.errors import TrainingError
 from training.config import DEFAULTS, Config, load
+from training.runs import texts_of
+from training.splits import Splits
 
 # Fields that may be others when a run goes on: where things lie and how they are made, not what they are.
 _FREE = ("version", "output", "data", "patience", "online", "teach.device")
@@ -34,6 +36,18 @@ def check_same(config: Config, folder: Path, done: int) -> None:
         raise TrainingError(
             f"the run in {folder} was begun with other settings, so that going on would be another run: {shown}; take "
             "them back, or train anew into another output"
+        )
+
+
+def check_texts(splits: Splits, folder: Path) -> None:
+    """Raise `TrainingError` where the corpus no longer holds what the run in `folder` began with: the batches that its
+    checkpoint has behind it would be others."""
+    began = texts_of(folder)
+    changed = [name for name, identity in splits.identities.items() if began.get(name, identity) != identity]
+    if changed:
+        raise TrainingError(
+            f"the texts to be split are not those that the run in {folder} began with ({', '.join(changed)}): put the "
+            "corpus back as it was, or train anew into another output"
         )
 
 

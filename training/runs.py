@@ -189,6 +189,15 @@ def read_config(folder: Path, changes: Sequence[str] = ()) -> Config:
     return parse(value, str(folder / "config.yaml"), training=False)
 
 
+def texts_of(folder: Path) -> dict[str, str]:
+    """By split what told a run's texts from others when it was begun (`Splits.identities`); empty where that is not
+    known."""
+    try:
+        return dict(read_json(folder / "versions.json", FORMAT, VERSION)["texts"])
+    except (OSError, SealError, KeyError, TypeError, ValueError):
+        return {}
+
+
 def _metrics(path: Path) -> list[dict[str, Any]]:
     """The rows that are whole: numbers by name, each with its step."""
     rows = []

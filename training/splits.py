@@ -75,19 +75,32 @@ class Documents:
                 yield document
 
     def __len__(self) -> int:
-        return self._counts[False]
+        return self._read[0][False]
 
     @property
     def copies(self) -> int:
         """How many are left out."""
-        return self._counts[True]
+        return self._read[0][True]
+
+    @property
+    def identity(self) -> str:
+        """What tells these texts, in their order, from others."""
+        return self._read[1]
 
     def _all(self) -> Iterator[Document]:
         return (document for document, split in self.corpus if split == "train")
 
     @cached_property
-    def _counts(self) -> Counter[bool]:
-        return Counter(_text_hash(document) in self.apart for document in self._all())
+    def _read(self) -> tuple[Counter[bool], str]:
+        """Documents by whether they are left out, and the identity of those that are not."""
+        counts: Counter[bool] = Counter()
+        state = hashlib.sha256()
+        for document in self._all():
+            one = _text_hash(document)
+            counts[one in self.apart] += 1
+            if one not in self.apart:
+                state.update(one)
+        return counts, state.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -97,6 +110,20 @@ class Splits:
     train: Documents
     validation: list[Document]
     held_out: list[Document]
+
+    @property
+    def identities(self) -> dict[str, str]:
+        """By split what tells its texts, in their order, from others."""
+        return {
+            "train": self.train.identity,
+            "validation": identity_of(self.validation),
+            "held_out": identity_of(self.held_out),
+        }
+
+    def trained_on(self, some: Iterable[Document]) -> int:
+        """How many of `some` have a text that is trained on."""
+        asked = Counter(map(_text_hash, some))
+        return sum(asked.pop(_text_hash(document), 0) for document in self.train)
 
 
 def split_corpus(config: Config) -> Splits:
@@ -113,7 +140,10 @@ def split_corpus(config: Config) -> Splits:
         if split in kept:
             kept[split].append(document)
     if total == sum(map(len, kept.values())):
-        raise ConfigError(f"none of the {total} documents is left to train on; raise corpus.limit or the split")
+        raise ConfigError(
+            f"none of the {total} documents is left to train on (those of one name are kept together); raise "
+            "corpus.limit or the split"
+        )
     held_out = set(map(_text_hash, kept["held_out"]))
     kept["validation"] = [one for one in kept["validation"] if _text_hash(one) not in held_out]
     apart = held_out | set(map(_text_hash, kept["validation"]))
@@ -121,6 +151,11 @@ def split_corpus(config: Config) -> Splits:
     if next(iter(train), None) is None:  # which reads no further than the first one
         raise ConfigError(f"none of the {total} documents is left to train on: the texts of all are kept apart too")
     return Splits(train, **kept)
+
+
+def identity_of(documents: Iterable[Document]) -> str:
+    """What tells these texts, in their order, from others."""
+    return hashlib.sha256(b"".join(map(_text_hash, documents))).hexdigest()
 
 
 def _hash(document: Document) -> bytes:
@@ -134,6 +169,6 @@ def _text_hash(document: Document) -> bytes:
 
 def _paragraphs(found: Iterable[Document]) -> Iterator[Document]:
     for document in found:
-        pieces = [piece.strip() for piece in document.text.splitlines() if piece.strip()]
+        pieces = [piece.strip() for piece in document.text.split("\n") if piece.strip()]
         for n, piece in enumerate(pieces):
             yield replace(document, name=f"{document.name}:{n}", text=piece, whole=None)

@@ -33,10 +33,10 @@ from training.guards import alone, failures_told
 from training.merging import merge_weights
 from training.precision import INSTEAD, lacks_bfloat16
 from training.progress import Journal
-from training.resuming import check_same, restore_patience
+from training.resuming import check_same, check_texts, restore_patience
 from training.runs import FORMAT, RESULT, VERSION
 from training.saving import gather_on_saving, save_whole
-from training.splits import NO_VALIDATION, split_corpus
+from training.splits import NO_VALIDATION, Splits, split_corpus
 from training.trainer import Before, FusionTrainer, Record
 
 
@@ -79,6 +79,8 @@ def _train(config: Config, resume: bool, say: Say, engine: Engine | None) -> dic
     if resume:
         check_same(config, folder, step_of(checkpoint) if checkpoint else 0)
     splits = split_corpus(config)
+    if resume:
+        check_texts(splits, folder)
     check_length(config, splits)
     # Before anything is made: what the Trainer refuses is to be known now, and its settings decide how processes wait.
     arguments = arguments_of(config, bool(splits.validation))
@@ -110,7 +112,7 @@ def _train(config: Config, resume: bool, say: Say, engine: Engine | None) -> dic
         else:
             _forget(folder)
         _write(folder / "config.yaml", dump(config))
-        write_json(folder / "versions.json", FORMAT, VERSION, _versions(config))
+        write_json(folder / "versions.json", FORMAT, VERSION, _versions(config, splits))
     transformers.set_seed(arguments.seed)
     # Training keeps full-precision weights; 'bf16: true' under training mixes precisions.
     place = "cpu" if _sharded() else device  # who shards a model moves it
@@ -179,8 +181,8 @@ def _bits_before(metrics: Path) -> float | None:
 
 def _without_training(config: Config, say: Say) -> dict[str, Any]:
     """The baselines that are only put together and measured."""
-    validation = split_corpus(config).validation
-    folder = config.output
+    splits = split_corpus(config)
+    validation, folder = splits.validation, config.output
     if config.kind == "ensemble":
         scores = score_ensemble(config, validation) if validation else []
     else:
@@ -202,7 +204,7 @@ def _without_training(config: Config, say: Say) -> dict[str, Any]:
         "finished": True,
     }
     _write(folder / "config.yaml", dump(config))
-    write_json(folder / "versions.json", FORMAT, VERSION, _versions(config))
+    write_json(folder / "versions.json", FORMAT, VERSION, _versions(config, splits))
     write_json(folder / RESULT, FORMAT, VERSION, result)
     say(f"{config.kind}: {folder}")
     return result
@@ -245,7 +247,7 @@ def _with_lora(network: Any, config: Config) -> Any:
     )  # fmt: skip
 
 
-def _versions(config: Config) -> dict[str, Any]:
+def _versions(config: Config, splits: Splits) -> dict[str, Any]:
     packages = ("fusescope", "torch", "transformers", "accelerate", "numpy", "pyarrow")
     return {
         "python": platform.python_version(),
@@ -254,6 +256,7 @@ def _versions(config: Config) -> dict[str, Any]:
         "bf16": bool(config.training.get("bf16")) and not lacks_bfloat16(config.training),
         "seed": config.training.get("seed", DEFAULTS["seed"]),
         "folder": str(Path.cwd()),
+        "texts": splits.identities,
         **{name: version(name) for name in packages},
     }
 

@@ -48,6 +48,7 @@ def test_the_example_is_valid_and_survives_a_round_trip(tmp_path: Path) -> None:
         ("training.bf16=perhaps", "training.bf16: 'perhaps' is text"),
         ("training.learning_rate=-1", "training.learning_rate: must be 0 or more, got -1"),
         ("training.per_device_train_batch_size=0", "must be 1 or more, got 0"),
+        ("training.seed=4294967296", "training.seed: must be 4294967295 at most"),
         ("training.resume_from_checkpoint=there", "say --resume"),
         ("loss.lam=true", "loss.lam: this is a number, not true or false"),
         ("teach.dtype=float8", "'float32', 'bfloat16' or 'float16'"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from pathlib import Path
 
@@ -150,4 +151,11 @@ def test_a_run_of_relative_paths_is_read_from_another_folder(
     assert os.path.samefile(found.target, tmp_path / "model")
     done = fusescope("evaluate", "../run", "--before", "--format", "json")
     assert done.returncode == 0, done.stderr
-    assert len(json.loads(done.stdout)) == 2
+    assert len(json.loads(done.stdout)) == 2 and "seen" not in done.stderr
+    # In another order of splitting: what is held out of them was trained on.
+    done = fusescope("evaluate", "../run", "--set", "corpus.split=order")
+    assert done.returncode == 0 and re.search(r"was trained on \d of these", done.stderr), done.stderr
+    lines = tmp_path / "lines.txt"
+    lines.write_text(lines.read_text(encoding="utf-8").replace("fox", "box"), encoding="utf-8")
+    done = fusescope("evaluate", "../run")
+    assert done.returncode == 0 and "the corpus has changed since it was trained" in done.stderr

@@ -16,6 +16,7 @@ from tests.training.test_training import _config, _quiet
 from training.commands.evaluation import evaluate
 from training.config import load
 from training.console import Format
+from training.seeds import by_method
 from training.sweep import Sweep, read_sweep, run
 from training.sweep.plan import value_of
 from training.sweep.search import FORMAT, VERSION, read_trials
@@ -94,6 +95,17 @@ def test_a_method_cannot_name_a_folder_elsewhere(tmp_path: Path, sweep: Sweep, n
     ):
         path.write_text(yaml.safe_dump({"config": sweep.config, **changes}), encoding="utf-8")
         with pytest.raises(ConfigError, match=r"a sweep needs|named twice"):
+            read_sweep(path)
+    for changes, says in (
+        ({"methods": {"clm": ["sources=[]"]}}, "by name the changes"),
+        ({"methods": {"clm": "sources=[]"}}, "by name the changes"),
+        ({"methods": {"clm": {}}, "grid": {"loss.lam": []}}, "no value for loss.lam"),
+        ({"methods": {"clm": {}}, "grid": {"loss.lam": [1]}, "fixed": {"cml": ["loss.lam"]}}, "'fixed' holds cml"),
+        ({"methods": {"clm": {}}, "grid": {"loss.lam": [1]}, "fixed": {"clm": ["lam"]}}, "'fixed' holds clm"),
+        ({"methods": {"clm": {}}, "seeds": [0, 1 << 32]}, "4294967295 at most"),
+    ):
+        path.write_text(yaml.safe_dump({"config": sweep.config, **changes}), encoding="utf-8")
+        with pytest.raises(ConfigError, match=says):
             read_sweep(path)
     root, folder = Path(sweep.config["output"]), value_of(sweep, "clm", {"target": "../../x"}, 0)["output"]
     assert Path(folder).resolve().parent == (root / "clm").resolve()
@@ -201,6 +213,8 @@ def test_several_seeds_are_judged_together(tmp_path: Path, sweep: Sweep, capsys:
     evaluate([Path(run) for run in (*clm, *ours)], output=Format.table, **asked)
     out = capsys.readouterr().out
     assert "clm/only,seed=0" in out and "seeds" in out and str(tmp_path) not in out
+    with pytest.raises(ConfigError, match="one method with one seed"):
+        by_method({"a": load(Path(clm[0]) / "config.yaml"), "b": load(Path(clm[0]) / "config.yaml")})
 
 
 def test_the_sources_ensemble_is_judged_beside_what_is_trained(tmp_path: Path, sweep: Sweep) -> None:

@@ -289,6 +289,38 @@ def test_a_resumed_run_has_the_losses_of_an_unbroken_one(tmp_path: Path, models:
         assert found[step] == pytest.approx(loss, rel=1e-4), step
 
 
+def test_a_run_does_not_go_on_with_other_texts(tmp_path: Path, models: tuple[str, str]) -> None:
+    """Its batches are counted off from the beginning: with other texts the first ones would be others."""
+    config = _config(tmp_path, models)
+    config.training.update(max_steps=3)
+    train(config, say=_quiet)
+    (config.output / "run.json").unlink()
+    longer = config.model_copy(update={"training": {**config.training, "max_steps": 4}})
+    text = tmp_path / "lines.txt"
+    text.write_text("\n".join([LINES[1], LINES[0], *LINES[2:]]), encoding="utf-8")
+    with pytest.raises(TrainingError, match=r"not those that the run .* began with \(train\)"):
+        train(longer, resume=True, say=_quiet)
+    text.write_text("\n".join(LINES), encoding="utf-8")
+    assert train(longer, resume=True, say=_quiet)["steps"] == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"training": {"eval_strategy": "epoch"}, "corpus": {"validation": 0.0}}, "no validation document"),
+        ({"training": {"train_sampling_strategy": "group_by_length"}}, "not supported; random or sequential"),
+    ],
+)
+def test_what_the_trainer_would_fail_with_is_told_before_the_data_are_made(
+    tmp_path: Path, models: tuple[str, str], changes: dict[str, dict[str, object]], says: str
+) -> None:
+    value = json.loads(_config(tmp_path, models).model_dump_json())
+    config = parse({**value, **{name: {**value[name], **some} for name, some in changes.items()}})
+    with pytest.raises(TrainingError, match=says):
+        train(config, say=_quiet)
+    assert not (config.output / "data").exists()
+
+
 def _rows(folder: Path) -> list[dict[str, float]]:
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     kept = ("step", "loss", "eval_bits_per_byte", "epoch")

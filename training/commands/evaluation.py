@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fusion_core.errors import FusionError
 from training.commands.options import Changes, OutputFormat, fail
 from training.console import Format, print_json, print_table, progress
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from training.config import Config
+    from training.corpus import Document
 
 _BITS = ("bits per byte", "low", "high")
 _GAIN = ("difference", "difference low", "difference high")
@@ -66,7 +70,7 @@ def evaluate(
     harness = Harness(tasks, tasks_folder) if tasks else None
     chosen = read_config(runs[0], changes or ())
     made = {str(run): read_config(run) for run in runs}
-    first = made[str(runs[0])]
+    groups = by_method(made) if over_seeds else [[label] for label in made]
     texts = list(getattr(split_corpus(chosen), split))
     if not texts:
         fail(f"the split {split!r} is empty; see corpus.{split} in the config")
@@ -76,11 +80,11 @@ def evaluate(
             scores[chosen.target] = [score(load_model(chosen.target), texts, update)]
     read = {}
     for label, config in made.items():
-        if config.corpus != first.corpus:
-            typer.echo(f"{label} was trained on another corpus or split: it may have seen these documents", err=True)
+        if split != "train" and (told := _seen(label, config, chosen, texts)):
+            typer.echo(told, err=True)
         with progress(f"{label} reads {len(texts)} documents") as update:
             read[label] = run_scores(Path(label), config, texts, update)
-    for group in by_method(made) if over_seeds else [[label] for label in made]:
+    for group in groups:
         scores[group[0]] = [read[label] for label in group]
     frame = table(scores)
     if plot is not None:
@@ -96,6 +100,26 @@ def evaluate(
         typer.echo(f"Of fewer than {FEWEST} documents no interval is given: they say nothing of others.")
     if marks:
         print_table("lm-eval", ["run", "task", "metric", "value"], [list(row.values()) for row in marks])
+
+
+def _seen(run: str, config: Config, chosen: Config, texts: Sequence[Document]) -> str:
+    """What to say where a run was trained on documents that it is to be judged by, or may have been."""
+    from training.runs import texts_of
+    from training.splits import identity_of, split_corpus
+
+    if config.corpus == chosen.corpus:
+        known = texts_of(Path(run))
+        if not known or identity_of(texts) in known.values():
+            return ""
+        return f"{run}: the corpus has changed since it was trained; it may have seen these documents"
+    try:
+        count = split_corpus(config).trained_on(texts)
+    except FusionError as error:
+        return f"{run} was trained on texts that are not there now ({error}); it may have seen these documents"
+    if count:
+        return f"{run} was trained on {count} of these {len(texts)} documents"
+    apart = config.corpus.paragraphs == chosen.corpus.paragraphs
+    return "" if apart else f"{run} was trained on documents cut otherwise; it may have seen these"
 
 
 def _short(runs: Mapping[str, Any]) -> dict[str, str]:

@@ -121,7 +121,7 @@ def fidelity(
             show_default=False,
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the positions for --against-marginal.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the positions for --against-marginal.")] = 0,
     output: OutputFormat = Format.table,
 ) -> None:
     """Measure what carrying a source model's predictions over to a target's tokens keeps.

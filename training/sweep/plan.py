@@ -50,29 +50,39 @@ def read_sweep(path: Path, changes: Sequence[str] = ()) -> Sweep:
     """The sweep in a YAML file; `changes` are made to its config. Raises `ConfigError`."""
     try:
         value = yaml_text.read(path.read_text(encoding="utf-8"))
-        config, methods = dict(value["config"]), dict(value["methods"])
-        grid = {name: list(values) for name, values in (value.get("grid") or {}).items()}
-        fixed = {name: list(fields) for name, fields in (value.get("fixed") or {}).items()}
+        config = dict(value["config"])
+        methods = {str(name): dict(changes or {}) for name, changes in dict(value["methods"]).items()}
+        grid = {str(name): list(values) for name, values in (value.get("grid") or {}).items()}
+        fixed = {str(name): list(fields) for name, fields in (value.get("fixed") or {}).items()}
         seeds = [int(seed) for seed in value.get("seeds", [0])]
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
     except (yaml.YAMLError, TypeError, KeyError, ValueError, AttributeError, RecursionError) as error:
         raise ConfigError(
-            f"{path} is no sweep: it needs 'config' (a config's fields) and 'methods' (changes by name): {error}"
+            f"{path} is no sweep: it needs 'config' (a config's fields) and 'methods' (by name the changes, such as "
+            f"{{loss.lam: 0.5}}): {error}"
         ) from error
     for change in changes:
         apply_change(config, change)
     # Each is the name of a folder in the output, which is removed where a run in it was interrupted.
-    if bad := [name for name in map(str, methods) if not _NAME.fullmatch(name) or name == BEFORE]:
+    if bad := [name for name in methods if not _NAME.fullmatch(name) or name == BEFORE]:
         raise ConfigError(f"{path}: {bad[0]!r} cannot name a method; take letters, digits and any of . _ + -")
     if not methods or not seeds:
         raise ConfigError(f"{path}: a sweep needs at least one method and one seed")
     if len(set(seeds)) < len(seeds):
         raise ConfigError(f"{path}: a seed is named twice in {seeds}")
-    sweep = Sweep(config, {str(name): dict(made or {}) for name, made in methods.items()}, grid, fixed, seeds)
+    if empty := [name for name, values in grid.items() if not values]:
+        raise ConfigError(f"{path}: the grid has no value for {empty[0]}")
+    for name, fields in fixed.items():
+        if name not in methods or not set(fields) <= grid.keys():
+            raise ConfigError(
+                f"{path}: 'fixed' holds {name}: {fields}, and is of methods ({', '.join(methods)}) and of fields of "
+                f"the grid ({', '.join(grid) or 'none'})"
+            )
+    sweep = Sweep(config, methods, grid, fixed, seeds)
     for name in sweep.methods:  # all of them are looked at before the first one runs
         for setting in settings_of(sweep, name):
-            parse(value_of(sweep, name, setting, seeds[0]), f"{path}, {name}")
+            parse(value_of(sweep, name, setting, max(seeds)), f"{path}, {name}")
     return sweep
 
 
