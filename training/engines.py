@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -52,8 +53,17 @@ class InProcess:
         yield from map(job, batches)
 
 
-def _own_share_of_cores(workers: int) -> None:
+def _begin_worker(workers: int) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would keep its model in memory for good, waiting for batches."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _call(job: Job, batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -71,7 +81,7 @@ class Processes:
         # Forked processes would share locks of torch and numba in whatever state they are.
         context = multiprocessing.get_context("spawn")
         waiting: deque[Future[pa.RecordBatch]] = deque()
-        with ProcessPoolExecutor(self.workers, context, _own_share_of_cores, (self.workers,)) as pool:
+        with ProcessPoolExecutor(self.workers, context, _begin_worker, (self.workers,)) as pool:
             try:
                 for batch in batches:
                     waiting.append(pool.submit(_call, job, batch))

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -125,36 +125,50 @@ def _born(pid: int) -> str | None:
     return "unknown"
 
 
-def _process(folder: Path) -> int | None:
-    """The number of the run's process while it runs."""
+@dataclass(frozen=True)
+class _Process:
+    """What process.json says of the last process of a run; `told`: whether it was asked to end."""
+
+    pid: int
+    born: str
+    told: bool
+
+    @property
+    def runs(self) -> bool:
+        # Numbers of 0 and below stand for groups of processes.
+        return 0 < self.pid < 1 << 31 and bool(self.born) and _born(self.pid) == self.born
+
+
+def _process(folder: Path) -> _Process | None:
     try:
         value = read_json(folder / "process.json", FORMAT, VERSION)
-        pid, born = int(value["pid"]), value["born"]
+        return _Process(int(value["pid"]), value["born"], bool(value.get("told")))
     except (OSError, SealError, ValueError, ArithmeticError, KeyError, TypeError):
         return None
-    # Numbers of 0 and below stand for groups of processes.
-    return pid if 0 < pid < 1 << 31 and born and _born(pid) == born else None
 
 
 def stop(run: Run) -> None:
-    """Ask a running process to save and end."""
-    pid = _process(run.folder)
-    if pid is not None:
-        os.kill(pid, signal.SIGTERM)
+    """Ask a running process to end: in training it saves first, before that there is nothing to save."""
+    process = _process(run.folder)
+    if process is not None and process.runs:
+        with suppress(OSError):  # a full disk is no reason to go on
+            write_json(run.folder / "process.json", FORMAT, VERSION, {**asdict(process), "told": True})
+        os.kill(process.pid, signal.SIGTERM)
 
 
 def read_run(folder: Path) -> Run:
     """A run as its folder shows it now."""
     metrics = _metrics(folder / "metrics.jsonl")
     result: dict[str, Any] = {}
-    stopped = any("train_runtime" in row for row in metrics[-3:])  # the Trainer came to its own end
-    state = "stopped" if stopped else "failed"
+    process = _process(folder)
+    ended = any("train_runtime" in row for row in metrics[-3:])  # the Trainer came to its own end
+    state = "stopped" if ended or (process is not None and process.told) else "failed"
     if (folder / RESULT).is_file():
         try:
             result, state = read_result(folder), "finished"
         except TrainingError:
             state = "unreadable"
-    state = "running" if _process(folder) is not None else state
+    state = "running" if process is not None and process.runs else state
     return Run(folder.name, folder, state, metrics, result, read_standing(folder))
 
 

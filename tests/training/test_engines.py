@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,6 +81,38 @@ def _die(batch: pa.RecordBatch) -> pa.RecordBatch:
 def test_a_worker_that_dies_is_told(tmp_path: Path) -> None:
     with pytest.raises(DistributionError, match="a worker process died"):
         run_stage(tmp_path, "plain", {}, teach.batches(DOCUMENTS), _die, engine=Processes(2))
+
+
+def _sleep(batch: pa.RecordBatch) -> pa.RecordBatch:
+    Path(os.environ["TEST_PIDS"], str(os.getpid())).touch()
+    time.sleep(300)
+    return batch
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes under /proc")
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
+def test_workers_end_with_the_process_that_they_work_for(tmp_path: Path, sent: int) -> None:
+    code = textwrap.dedent("""
+        from tests.training.test_engines import DOCUMENTS, Processes, _sleep, teach
+        list(Processes(2).map(_sleep, teach.batches(DOCUMENTS, 200)))
+    """)
+    parent = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "TEST_PIDS": str(tmp_path)})
+    deadline = time.time() + 60
+    while len(pids := [int(path.name) for path in tmp_path.iterdir()]) < 2 and time.time() < deadline:
+        time.sleep(0.1)
+    assert len(pids) == 2 and all(map(_runs, pids))
+    parent.send_signal(sent)
+    parent.wait(60)
+    while any(map(_runs, pids)) and time.time() < deadline:
+        time.sleep(0.1)
+    assert not any(map(_runs, pids))
 
 
 def test_only_a_few_batches_are_held(tokenizer: str) -> None:

@@ -68,6 +68,14 @@ def test_a_run_is_stopped_resumed_and_finished(config: Config) -> None:
         runs.launch("one", config, resume=True)
 
 
+def test_a_run_that_is_stopped_before_it_trains_was_stopped(config: Config) -> None:
+    short = config.model_copy(update={"training": {**config.training, "max_steps": 2}})
+    runs.stop(runs.launch("early", short))
+    assert _wait("early", "stopped", "failed").state == "stopped"
+    runs.launch("early", short, resume=True)
+    assert _wait("early", "finished").result["steps"] == 2
+
+
 def test_a_run_that_fails_says_why(config: Config) -> None:
     runs.launch("bad", config.model_copy(update={"target": "/nowhere"}))
     failed = _wait("bad", "failed")
