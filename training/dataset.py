@@ -12,6 +12,7 @@ import pyarrow as pa
 import torch
 
 from fusion_core.errors import DistributionError
+from fusion_core.models import check_ids
 from fusion_core.workspace import atomic_path, digest
 from training.config import Config
 from training.corpus import Document
@@ -113,11 +114,14 @@ class Collator:
 
     Rows are padded; or, with `packing`, laid one behind the other in a single row without padding, the position ids
     of each beginning at 0, from which the model tells them apart.
+
+    Raises:
+        ModelError: a row holds an id that is none of the `entries` that the model reads.
     """
 
-    def __init__(self, start: int | None, *, packing: bool = False) -> None:
+    def __init__(self, start: int | None, *, packing: bool = False, entries: int | None = None) -> None:
         self._lead = [] if start is None else [start]
-        self._packing = packing
+        self._packing, self._entries = packing, entries
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         lead = len(self._lead)
@@ -133,6 +137,7 @@ class Collator:
             line, at = (0, begin) if self._packing else (r, 0)
             begin += length
             n = len(row["tokens"])
+            check_ids(row["tokens"], self._entries, "the target")
             tokens[line, at : at + length] = [*self._lead, *row["tokens"]]
             mask[line, at : at + length] = 1
             places[line, at : at + length] = np.arange(length)

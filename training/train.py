@@ -126,7 +126,7 @@ def _train(config: Config, resume: bool, say: Say, engine: Engine | None) -> dic
         args=arguments,
         train_dataset=examples,
         eval_dataset=splits.validation or None,  # only its presence counts: see FusionTrainer.evaluate
-        data_collator=Collator(target.start, packing=config.packing),
+        data_collator=Collator(target.start, packing=config.packing, entries=target.entries),
         callbacks=[stopper] if stopper else None,
         loss=config.loss if config.sources else config.loss.model_copy(update={"lam": 1.0}),  # CLM whole
         model_of=target,

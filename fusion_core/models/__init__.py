@@ -16,7 +16,7 @@ from fusion_core.models._load import (
     weights_folder,
     weights_identity,
 )
-from fusion_core.models._model import BATCH_TOKENS, KEEP, Model
+from fusion_core.models._model import BATCH_TOKENS, KEEP, Model, check_ids
 from fusion_core.models._selection import most_probable
 from fusion_core.models._size import ModelSize, model_size
 
@@ -26,6 +26,7 @@ __all__ = [
     "SAMPLE_MODELS",
     "Model",
     "ModelSize",
+    "check_ids",
     "default_dtype",
     "load_model",
     "model_size",

@@ -103,7 +103,7 @@ class Model:
             progress: called as `progress(done, total)` with tokens.
 
         Raises:
-            ModelError: memory does not suffice, or `keep` is neither.
+            ModelError: memory does not suffice, `keep` is neither, or a token is none that the model can read.
             DistributionError: the logits hold NaN.
         """
         if keep not in KEEP:
@@ -152,8 +152,17 @@ class Model:
             confidence[text][place] = (best - total).exp().cpu().numpy()
         return [Scored(*one) for one in zip(encodings, nll, correct, confidence, strict=True)]
 
+    @cached_property
+    def entries(self) -> int | None:
+        """Ids that it can read: rows of its embedding; None where the network does not tell."""
+        embedding = getattr(self.network, "get_input_embeddings", lambda: None)()
+        count = getattr(embedding, "num_embeddings", None)
+        return int(count) if count else None
+
     def _encoded(self, text: str | Encoding) -> Encoding:
-        return self.tokenizer.encode(text) if isinstance(text, str) else text
+        found = self.tokenizer.encode(text) if isinstance(text, str) else text
+        check_ids(found.ids, self.entries, self.name)
+        return found
 
     def _logits(self, encodings: Sequence[Encoding], progress: Progress | None) -> Iterator[tuple[int, int, Any]]:
         """Text, place of its first row (the start token counts) and logits [rows, V], window by window; those of one
@@ -202,6 +211,16 @@ class Model:
     def _size(self, top_k: int) -> int:
         kept = min(self.tokenizer.size, int(self.network.get_output_embeddings().weight.shape[0]))
         return min(top_k, kept) if top_k else kept
+
+
+def check_ids(ids: NDArray[np.integer[Any]], entries: int | None, name: str) -> None:
+    """Raise `ModelError` where the model `name` has no row for an id: on a CPU an index would fail, on a GPU the whole
+    process."""
+    if entries is not None and len(ids) and (most := int(ids.max())) >= entries:
+        raise ModelError(
+            f"the tokenizer gave the id {most}, and {name!r} reads {entries:,} ids, 0 to {entries - 1}: tokenizer and "
+            "weights do not belong together, or tokens were added without resizing the model's embedding"
+        )
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
@@ -44,6 +45,17 @@ def test_predictions_are_the_models_own(pair: tuple[Model, Model]) -> None:
     assert found.nll == pytest.approx(-expected.numpy(), abs=1e-5)
     # Padding rows of the network are part of the softmax, and are never kept.
     assert found.top.width == 440 > found.top.k == model.tokenizer.size and found.top.tail[1:].min() > 0
+
+
+def test_tokens_that_the_weights_do_not_know_are_told(pair: tuple[Model, Model]) -> None:
+    """As where tokens were added to a tokenizer alone."""
+    network = copy.deepcopy(pair[0].network)
+    entries = int(pair[0].tokenizer.encode(TEXT).ids.max())
+    network.resize_token_embeddings(entries)
+    model = replace(pair[0], network=network)
+    for read in (model.predict, lambda text: model.score([text])):
+        with pytest.raises(ModelError, match=f"gave the id {entries}, and .* reads {entries} ids"):
+            read(TEXT)
 
 
 def test_every_position_of_a_long_text_has_context(pair: tuple[Model, Model]) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from fusion_core import ConfigError, TrainingError, load_tokenizer, map_vocabulary
+from fusion_core import ConfigError, ModelError, TrainingError, load_tokenizer, map_vocabulary
 from fusion_core.compat.fusellm import transform_step_logits
 from fusion_core.transfer import Transfer, build_index, transfer
 from tests.support import tiny
@@ -139,6 +139,14 @@ def test_the_collator_lines_up_logits_gold_and_distributions(
             assert batch["target_ids"][r, p, :count].tolist() == row["ids"][part].tolist()
             assert bool(batch["covered"][r, p]) == bool(row["covered"][t])
             assert batch["target_probs"][r, p, count:].sum() == 0
+
+
+def test_a_token_that_the_target_cannot_read_is_told(tmp_path: Path, models: tuple[str, str]) -> None:
+    config = _config(tmp_path, models, sources=[])
+    row = Examples(prepare(config, split_corpus(config).train, _quiet))[0]
+    with pytest.raises(ModelError, match="the target' reads 3 ids"):
+        Collator(None, entries=3)([row])
+    assert Collator(None, entries=440)([row])["input_ids"].shape[0] == 1
 
 
 def test_where_a_source_is_sure_its_rest_is_kept() -> None:
