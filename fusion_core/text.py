@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from functools import lru_cache
 
 import numpy as np
@@ -29,12 +30,12 @@ _SCRIPTS = (
 )
 _SCRIPT_PATTERN = regex.compile("|".join(rf"(?P<{name}>\p{{Script={name}}})" for name in _SCRIPTS))
 
+_DIRECTION = regex.compile(r"[\u202a-\u202e\u2066-\u2069]")
 _VISIBLE = {
     " ": "␣",
     "\n": "⏎",
     "\r": "␍",
     "\t": "⇥",
-    "\x7f": "␡",
     "\u00a0": "⍽",
     "\u200b": "[ZWSP]",
     "\u200c": "[ZWNJ]",
@@ -75,8 +76,8 @@ def grapheme_boundaries(text: str) -> NDArray[np.int64]:
 def show_bytes(data: bytes, *, invisible: bool = False) -> str:
     """`data` for a person: decoded where it is UTF-8, `\\xNN` where it is not.
 
-    Control characters always become visible (they would break a table or a terminal);
-    spaces and line ends only with `invisible`.
+    Control characters, those of the writing direction too, always become visible (they would break a table or a
+    terminal); spaces, line ends and whatever else leaves no mark only with `invisible`.
     """
     out = []
     for char in data.decode("utf-8", "surrogateescape"):
@@ -87,9 +88,18 @@ def show_bytes(data: bytes, *, invisible: bool = False) -> str:
             out.append(_VISIBLE[char])
         elif code < 0x20 and char not in "\n\r\t":
             out.append(chr(0x2400 + code))
+        elif code == 0x7F:
+            out.append("␡")
+        elif code > 0x7F and _unseen(char, invisible):
+            out.append(f"[U+{code:04X}]")
         else:
             out.append(char)
     return "".join(out)
+
+
+def _unseen(char: str, blanks: bool) -> bool:
+    category = unicodedata.category(char)
+    return category == "Cc" or bool(_DIRECTION.match(char)) or (blanks and category in ("Cf", "Co", "Zs", "Zl", "Zp"))
 
 
 @lru_cache(maxsize=65536)

@@ -182,7 +182,7 @@ def _show_damage(scene: Scene, source: int, method: str, methods: Sequence[str])
     frame = pd.DataFrame(
         {
             "token": np.arange(1, len(encoding)),
-            "after": ["".join(texts_of[max(0, i - 5) : i + 1])[-40:] for i in range(len(encoding) - 1)],
+            "after": ["".join(texts_of[max(0, i - 5) : i + 1])[-20:] for i in range(len(encoding) - 1)],
             "gold": texts_of[1:],
             "damage": damage,
             "what happened": [OUTCOMES[o] for o in found.outcome.tolist()],
@@ -205,10 +205,17 @@ def _show_damage(scene: Scene, source: int, method: str, methods: Sequence[str])
         selection_mode="single-row",
         # A table keeps its selected row when other rows come: it is a table of its own for each scene and method.
         key=f"damage_{hash((scene.key, source, method)) & 0xFFFFFFFF:x}",
+        # Every name in full, and all columns of five methods on one page.
         column_config={
-            c: st.column_config.NumberColumn(format="%.2f", width=24 + 7 * len(c))  # a method's name in full
-            for c in frame.columns
-            if frame[c].dtype.kind == "f"
+            "token": st.column_config.NumberColumn(width=60),
+            "after": st.column_config.TextColumn(width=170),
+            "gold": st.column_config.TextColumn(width=80),
+            "what happened": st.column_config.TextColumn(width=115),
+            **{
+                c: st.column_config.NumberColumn(format="%.2f", width=max(56, 24 + 7 * len(c)))
+                for c in frame.columns
+                if frame[c].dtype.kind == "f"
+            },
         },
     )
     picked = [int(frame["token"].iloc[row]) for row in event.selection.rows]

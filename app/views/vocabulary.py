@@ -153,7 +153,10 @@ def _show_table(table: pd.DataFrame, counts: NDArray[np.int64] | None) -> None:
     if rows.empty:
         st.info("No entry matches.")
         return
-    st.caption(f"{len(rows):,} entries" + (f", the first {_ROWS} shown" if len(rows) > _ROWS else ""))
+    st.caption(
+        f"{len(rows):,} {'entry' if len(rows) == 1 else 'entries'}"
+        + (f", the first {_ROWS} shown" if len(rows) > _ROWS else "")
+    )
     shown = rows.head(_ROWS)
     # A table keeps its selected row when other rows come: it is a table of its own for every set of them.
     key = f"entries_{crc32(shown['id'].to_numpy().tobytes()):x}"
