@@ -84,7 +84,8 @@ class Source(_Section):
     method: str = Field(
         "byte-exact",
         description="How it is carried to the target's tokens: a transfer method, or published-hard, "
-        "published-soft (FuseLLM) or published-ot (PTA-LLM) for the published code as it is.",
+        "published-soft (FuseLLM) or published-ot (PTA-LLM) for the published code as it is, on the most probable half "
+        "of the entries kept.",
     )
 
     @field_validator("method")
