@@ -2,7 +2,7 @@
 
 A row's log-probabilities fall, so the bit patterns of their float16 magnitudes rise: the first one and then the
 differences are small whole numbers, from which the float16 values come back exactly and which compress to about half.
-Rounding to float16 moves a log-probability by at most 0.05 %.
+Rounding to float16 moves a log-probability by at most 0.1 %, and leaves a row's total, and with it the tail, in place.
 """
 
 from __future__ import annotations
@@ -12,8 +12,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fusion_core._packing_kernel import round_rows
 from fusion_core.distributions import TopK
 from fusion_core.errors import DistributionError
+
+
+def rounded(logprobs: NDArray[np.floating[Any]], indptr: NDArray[np.integer[Any]]) -> NDArray[np.float16]:
+    """Rows of log-probabilities as float16, so that the probabilities of each row keep their sum.
+
+    Each entry goes to that of its two neighbours which brings the sum so far nearest to what it was. Rounded each for
+    itself, a row of 64 is off by 7e-5 in all, which is more than many a tail: what is left of 1.
+
+    Args:
+        logprobs: [total], row after row, best first.
+        indptr: [rows + 1], where each row begins, and the end.
+    """
+    magnitudes = np.maximum(-np.asarray(logprobs, dtype=np.float64), 0.0)
+    found: NDArray[np.float32] = round_rows(magnitudes, np.exp(-magnitudes), np.asarray(indptr, dtype=np.int64))
+    return (-found).astype(np.float16)
 
 
 def pack(top: TopK) -> tuple[NDArray[np.int32], NDArray[np.uint16]]:
@@ -26,8 +42,8 @@ def pack(top: TopK) -> tuple[NDArray[np.int32], NDArray[np.uint16]]:
         raise DistributionError("the full softmax is not packed: keep a number of entries (top_k) of it")
     order = np.lexsort((top.ids, -top.logprobs), axis=1)
     logprobs = np.take_along_axis(top.logprobs, order, axis=1)
-    with np.errstate(over="ignore"):  # beyond float16's range a probability is 0 anyway
-        bits = np.maximum(-logprobs, 0.0).astype(np.float16).view(np.uint16)
+    begins = np.arange(len(order) + 1) * order.shape[1]
+    bits = (-rounded(logprobs.reshape(-1), begins)).view(np.uint16).reshape(order.shape)
     steps = np.diff(bits, axis=1, prepend=np.uint16(0)).astype(np.uint16)
     ids = np.take_along_axis(top.ids, order, axis=1).astype(np.int32)
     return ids.reshape(-1), steps.reshape(-1)

@@ -27,6 +27,7 @@ def precompile() -> None:
     from fusion_core.alignment._dtw import COSTS
     from fusion_core.mapping import map_vocabulary
     from fusion_core.mapping._nearest import all_nearest
+    from fusion_core.packing import pack
     from fusion_core.transfer import Predictions, build_index, transfer
 
     with tempfile.TemporaryDirectory() as folder:
@@ -44,6 +45,8 @@ def precompile() -> None:
             for method in _TRANSFERS:
                 targets = Predictions(encoding, TopK.from_logits(own, k), has_start=True)
                 transfer(predictions, encoding, index, method=method, own=targets).best_first(4)
+            if k:
+                pack(predictions.top)
         if find_spec("torch"):
             import torch
 

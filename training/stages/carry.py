@@ -19,6 +19,7 @@ from fusion_core.errors import DistributionError
 from fusion_core.fusion import cross_entropies, cross_entropy, fuse
 from fusion_core.mapping import map_vocabulary
 from fusion_core.models import most_probable
+from fusion_core.packing import rounded
 from fusion_core.transfer import Predictions, Transfer, TransferIndex, transfer
 from training.stages.records import DOCUMENTS, as_lists, predictions_of
 
@@ -187,7 +188,7 @@ def _rows(documents: pa.RecordBatch, carried: Sequence[Transfer], ce: Sequence[f
         counts, ids, probs = one.best_first(top_k, LEAST)
         lists["counts"].append(counts)
         lists["ids"].append(ids)
-        lists["logprobs"].append(np.log(probs).astype(np.float16))
+        lists["logprobs"].append(rounded(np.log(probs), np.concatenate(([0], np.cumsum(counts)))))
         lists["covered"].append(one.covered)
         lists["ledger"].append(one.ledger.mean(axis=0) if len(one) else np.zeros(5))
     columns = {
