@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from fusion_core.errors import DistributionError, TokenizerError
-from fusion_core.tokenizers import SAMPLES
+from fusion_core.tokenizers import BESIDE, SAMPLES
 from fusion_core.workspace import digest, expanded, workspace
 from training.shards import MANIFEST, read_manifest
 
@@ -45,10 +45,14 @@ def permitted(name: str) -> str:
 
 def state_of(name: str) -> str:
     """What tells one state of the local file or folder `name` from another: names, sizes and times; empty for names of
-    another kind. What is kept of a file is only good as long as it stays as it was."""
+    another kind. What is kept of a file is only good as long as it, and what is said of it beside it, stay as they
+    were."""
     try:
         path = expanded(name.strip())
-        files = [path] if path.is_file() else sorted(file for file in path.iterdir() if file.is_file())
+        if path.is_file():
+            files = [path, *(beside for name in BESIDE if (beside := path.parent / name).is_file())]
+        else:
+            files = sorted(file for file in path.iterdir() if file.is_file())
         stats = [(file.name, file.stat()) for file in files]
     except (OSError, RuntimeError, ValueError):
         return ""

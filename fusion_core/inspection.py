@@ -96,4 +96,6 @@ def reason(carried: Transfer, places: Places, position: int) -> str:
         return f"no transfer: {waits}, and none of its kept entries goes on with them"
     if behind:
         return f"no transfer: no shared boundary, {waits}"
+    if not carried.method.startswith("fusellm"):
+        return "no transfer: of what was kept of the source's distribution, nothing has a counterpart"
     return "no transfer: the text's tokens here are not one source token linked to one equal target token"

@@ -68,3 +68,11 @@ def test_a_source_without_a_doubt_has_no_ratio(pair) -> None:
     tally.add(carried, own)
     assert np.isnan(tally.figures("byte-exact", 0.0).ratio)
     assert tally.figures("byte-exact", 2.0).ratio == pytest.approx(bits_per_byte(carried, own) / 2)
+
+
+def test_a_shared_boundary_where_nothing_has_a_counterpart_is_not_told_as_fusellms_rule(pair) -> None:
+    theirs, own = (random_predictions(side, TEXT, n, top_k=1) for n, side in enumerate(pair))
+    carried = transfer(theirs, own.encoding, build_index(*pair), method="boundary-hard")
+    places = find_places(theirs, own.encoding)
+    lost = np.flatnonzero(~carried.covered & places.shared & (places.row >= 0)).tolist()
+    assert lost and all("nothing has a counterpart" in reason(carried, places, i) for i in lost)

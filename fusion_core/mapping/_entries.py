@@ -34,7 +34,7 @@ def comparable(source: Tokenizer, target: Tokenizer, form: str) -> Entries:
     the source's space marker swapped for the target's.
     """
     if form == "bytes":
-        ids = [np.flatnonzero(source.vocabulary.spells), np.flatnonzero(_made(target))]
+        ids = [np.flatnonzero(source.vocabulary.spells), np.flatnonzero(made(target))]
         texts = [
             [side.vocabulary.texts[i] for i in rows.tolist()] for side, rows in zip((source, target), ids, strict=True)
         ]
@@ -49,17 +49,17 @@ def comparable(source: Tokenizer, target: Tokenizer, form: str) -> Entries:
     )
 
 
-def _made(target: Tokenizer) -> NDArray[np.bool_]:
+def made(target: Tokenizer) -> NDArray[np.bool_]:
     """bool[size]: entries that spell something, but for the byte pieces whose byte another entry spells: of `.` and
     `<0x2E>` a tokenizer only ever makes the first, whichever has the lower id."""
     vocabulary = target.vocabulary
-    made = vocabulary.spells.copy()
+    found = vocabulary.spells.copy()
     fallback = vocabulary.kinds == EntryKind.BYTE
     canonical = vocabulary.canonical
-    others = {canonical[i] for i in np.flatnonzero(made & ~fallback).tolist() if len(canonical[i]) == 1}
+    others = {canonical[i] for i in np.flatnonzero(found & ~fallback).tolist() if len(canonical[i]) == 1}
     for i in np.flatnonzero(fallback).tolist():
-        made[i] &= canonical[i] not in others
-    return made
+        found[i] &= canonical[i] not in others
+    return found
 
 
 @dataclass(frozen=True)

@@ -80,8 +80,9 @@ def disagreements(
 ) -> pd.DataFrame:
     """Entries that two mappings treat differently, the worst first.
 
-    `damage` is the second mapping's edit distance per character of the entry (1: nothing of it is left), times the
-    entry's occurrences if `counts` are given, in which case entries that do not occur are left out.
+    `damage` is the second mapping's edit distance per character of what it compared of the entry, its text or its piece
+    (1: nothing of it is left; more: it became something longer), times the entry's occurrences if `counts` are given,
+    in which case entries that do not occur are left out.
     """
     import pandas as pd
 
@@ -90,7 +91,8 @@ def disagreements(
     ids = np.flatnonzero((first.best != second.best) & (source.vocabulary.kinds != EntryKind.UNUSED))
     if counts is not None:
         ids = ids[counts[ids] > 0]
-    lengths = np.array([max(1, len(source.vocabulary.texts[i])) for i in ids.tolist()], dtype=np.float64)
+    compared = source.vocabulary.pieces if second.provenance.form == "pieces" else source.vocabulary.texts
+    lengths = np.array([max(1, len(compared[i])) for i in ids.tolist()], dtype=np.float64)
     relative = np.where(second.best[ids] < 0, 1.0, np.clip(second.distance[ids], 0, None) / lengths)
     occurring = np.ones(len(ids), dtype=np.int64) if counts is None else counts[ids]
     damage = relative * occurring

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fusion_core.mapping._entries import Table, empty_table, map_roles
+from fusion_core.mapping._entries import Table, empty_table, made, map_roles
 from fusion_core.mapping._nearest import Progress
 from fusion_core.tokenizers import Tokenizer
 
@@ -27,8 +27,8 @@ def first_token(source: Tokenizer, target: Tokenizer, progress: Progress | None)
     """
     table = empty_table(source)
     ids = np.flatnonzero(source.vocabulary.spells)
-    by_bytes = target.vocabulary.by_bytes
     canonical = target.vocabulary.canonical
+    by_bytes: dict[bytes, int] = {canonical[j]: j for j in np.flatnonzero(made(target))[::-1].tolist()}
     longest = max(map(len, by_bytes), default=0)
     unknown = target.vocabulary.roles.get("unk", -1)
 

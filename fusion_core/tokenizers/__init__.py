@@ -8,9 +8,19 @@ encoding.to_frame()
 """
 
 from fusion_core.tokenizers._encoding import Encoding
-from fusion_core.tokenizers._loader import NAME_FORMS, load_tokenizer
+from fusion_core.tokenizers._loader import BESIDE, NAME_FORMS, load_tokenizer
 from fusion_core.tokenizers._samples import SAMPLES, Sample
 from fusion_core.tokenizers._tokenizer import Tokenizer
 from fusion_core.tokenizers._vocabulary import EntryKind, Vocabulary
 
-__all__ = ["NAME_FORMS", "SAMPLES", "Encoding", "EntryKind", "Sample", "Tokenizer", "Vocabulary", "load_tokenizer"]
+__all__ = [
+    "BESIDE",
+    "NAME_FORMS",
+    "SAMPLES",
+    "Encoding",
+    "EntryKind",
+    "Sample",
+    "Tokenizer",
+    "Vocabulary",
+    "load_tokenizer",
+]

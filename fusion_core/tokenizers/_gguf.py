@@ -42,7 +42,7 @@ _PRE_TOKENIZERS = {
 }
 
 # Byte-level tokenizers that put bos in front where the file does not say, as in llama.cpp.
-_BEGIN_WITH_BOS = ("llama3", "llama-v3", "llama-bpe")
+_BEGIN_WITH_BOS = ("llama3", "llama-v3", "llama-bpe", "tekken")
 
 _ROLE_KEYS = {"bos": "bos_token_id", "eos": "eos_token_id", "pad": "padding_token_id", "unk": "unknown_token_id"}
 

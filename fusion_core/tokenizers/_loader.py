@@ -30,6 +30,9 @@ NAME_FORMS: dict[str, str] = {
     "a GGUF file": "./model.gguf",
 }
 
+# What is read of special tokens beside a tokenizer's file; the latter goes before the former.
+BESIDE = ("special_tokens_map.json", "tokenizer_config.json")
+
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?\Z")
 _HUB_PATTERNS = ("tokenizer*", "special_tokens_map.json", "tekken.json", "spiece.model", "vocab*", "merges.txt")
 _MAX_BYTES = 256 << 20
@@ -196,7 +199,7 @@ def _from_json(data: bytes, path: Path) -> Definition:
 def _config_beside(path: Path) -> Mapping[str, Any]:
     """Special tokens as `tokenizer_config.json`, or `special_tokens_map.json`, beside a file states them."""
     merged: dict[str, Any] = {}
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+    for name in BESIDE:
         try:
             found = json.loads((path.parent / name).read_text(encoding="utf-8"))
         except (OSError, ValueError):

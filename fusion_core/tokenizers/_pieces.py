@@ -65,15 +65,17 @@ def speller(spelling: Spelling, *, prefix: str = "##", suffix: str = "") -> Call
     `prefix` marks a WordPiece continuation, `suffix` a word end (`</w>`); neither contributes to the text.
     """
 
+    def whole(piece: str) -> str:
+        return piece[: -len(suffix)] if suffix and piece.endswith(suffix) and piece != suffix else piece
+
     def plain(piece: str) -> bytes:
-        if suffix and piece.endswith(suffix) and piece != suffix:
-            piece = piece[: -len(suffix)]
+        piece = whole(piece)
         if spelling is Spelling.WORDPIECE and prefix and piece.startswith(prefix) and piece != prefix:
             piece = piece[len(prefix) :]
         return piece.encode("utf-8", "replace")
 
     if spelling is Spelling.BYTE_LEVEL:
-        return _spell_byte_level
+        return lambda piece: _spell_byte_level(whole(piece))
     if spelling is Spelling.METASPACE:
-        return _spell_metaspace
+        return lambda piece: _spell_metaspace(whole(piece))
     return plain

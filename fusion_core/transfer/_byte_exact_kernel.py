@@ -153,6 +153,15 @@ def _book(scratch, ledger, target, mass, kind):  # type: ignore[no-untyped-def]
     ledger[kind] += mass
 
 
+@njit(cache=True, nogil=True)
+def _book_own(scratch, ledger, target, truth, mass):  # type: ignore[no-untyped-def]
+    """Book a closed entry; one that the text itself has (`truth` is no -1) on the token that it is cut into there."""
+    if truth < 0 or truth == target:
+        _book(scratch, ledger, target, mass, EXACT)
+    else:
+        _book(scratch, ledger, truth, mass, CHAINED)
+
+
 @njit(cache=True, nogil=True, inline="always")
 def _is_blank(byte):  # type: ignore[no-untyped-def]
     return byte == 32 or 9 <= byte <= 13
@@ -223,11 +232,12 @@ def _cut_at(pair, s, skip):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def begin(pair, rows, row, text, start, end, cut_there, gold, scratch, ledger):  # type: ignore[no-untyped-def]
+def begin(pair, rows, row, text, start, end, cut_there, gold, truth, scratch, ledger):  # type: ignore[no-untyped-def]
     """The first distribution: whole entries if nothing is pending, else those that start with `text[start:end]`.
 
     With `cut_there` the target's tokens begin anew at `start`, so that an entry which they would cut otherwise than the
-    text has been cut is none of those (the text's own entry `gold` always is). Returns whether anything is known.
+    text has been cut is none of those. The text's own entry `gold` always is, and goes to the text's own token `truth`.
+    Returns whether anything is known.
     """
     skip = end - start
     everything, nothing = len(pair.t_ids), np.int64(-1)
@@ -245,7 +255,7 @@ def begin(pair, rows, row, text, start, end, cut_there, gold, scratch, ledger): 
             if s >= size:  # a padding row of the model
                 ledger[LOST] += p
             elif not pair.opens[s]:
-                _book(scratch, ledger, np.int64(pair.first[s]), p, EXACT)
+                _book_own(scratch, ledger, np.int64(pair.first[s]), truth if s == gold else np.int64(-1), p)
             else:
                 low, high, depth, token, before, _ = _resolve(pair, s, 0, 0, everything, 0, nothing, nothing)
                 wait(scratch, s, p, low, high, depth, np.int64(pair.first[s]), before)
@@ -269,7 +279,7 @@ def begin(pair, rows, row, text, start, end, cut_there, gold, scratch, ledger): 
         if is_open:
             wait(scratch, s, p, low, high, depth, token, before)
         else:
-            _book(scratch, ledger, token, p, EXACT)
+            _book_own(scratch, ledger, token, truth if s == gold else np.int64(-1), p)
     tail = rows.tails[row]
     if skip == 0:
         ledger[TAIL] += tail
@@ -420,7 +430,10 @@ def transfer(text, row_of, pending, ends, cuts, next_token, path, truths, pair, 
         book = ledger[i]
         scratch.counts[:] = 0
         gold = np.int64(path[next_token[i]]) if chaining and next_token[i] < len(path) else np.int64(-1)
-        known = row_of[i] >= 0 and begin(pair, rows, row_of[i], text, pending[i], ends[i], cuts[i], gold, scratch, book)
+        truth = np.int64(truths[i])
+        known = row_of[i] >= 0 and begin(
+            pair, rows, row_of[i], text, pending[i], ends[i], cuts[i], gold, truth, scratch, book
+        )
         if known:
             at_root = pending[i] == ends[i]
             row, step = row_of[i], next_token[i]
@@ -441,7 +454,7 @@ def transfer(text, row_of, pending, ends, cuts, next_token, path, truths, pair, 
                 scratch.counts[1] = 0
                 row, step, at_root = row + 1, step + 1, False
                 gold = np.int64(path[step]) if step < len(path) else np.int64(-1)
-                follow(pair, rows, row, mass, low, high, depth, token, before, gold, np.int64(truths[i]), scratch, book)
+                follow(pair, rows, row, mass, low, high, depth, token, before, gold, truth, scratch, book)
         else:
             book[:] = 0.0
             book[LOST] = 1.0

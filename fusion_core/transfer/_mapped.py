@@ -46,7 +46,11 @@ def fusellm(source: Predictions, target: Encoding, mapping: VocabularyMapping) -
     marker = source.encoding.tokenizer.space_marker, target.tokenizer.space_marker
     ours, theirs = source.encoding.pieces, target.pieces
     for i, j in enumerate(linked.tolist()):
-        if j >= 0 and ours[j].replace(*marker) != theirs[i]:
+        piece = ours[j].replace(*marker)
+        # As published: for sources that mark spaces with Ġ, at the first position a missing marker is put in front.
+        if i == 0 and marker[0] == "Ġ" and theirs[i].startswith(marker[1]) and not piece.startswith(marker[1]):
+            piece = marker[1] + piece
+        if j >= 0 and piece != theirs[i]:
             mapped = mapping.kind != "hard" and mapping.best[source.encoding.ids[j]] == target.ids[i]
             if not mapped:
                 linked[i] = -1

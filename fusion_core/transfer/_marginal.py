@@ -120,7 +120,17 @@ def marginal(
         row, book = int(places.row[i]), ledger[n]
         scratch.counts[:] = 0
         known = row >= 0 and kernel.begin(
-            pair, rows, row, text, places.pending[i], places.ends[i], places.cuts[i], np.int64(-1), scratch, book
+            pair,
+            rows,
+            row,
+            text,
+            places.pending[i],
+            places.ends[i],
+            places.cuts[i],
+            np.int64(-1),
+            np.int64(-1),
+            scratch,
+            book,
         )
         if known:
             at_root = places.pending[i] == places.ends[i]

@@ -257,6 +257,16 @@ class TestFigures:
         weighted = disagreements(hard, soft, *small, counts=np.array([0, 9, 0, 0, 0]))
         assert weighted["piece"].tolist() == ["rat"] and weighted["occurrences"].tolist() == [9]
 
+    def test_damage_in_pieces_is_per_character_of_the_piece(self, tmp_path: Path) -> None:
+        """A special token spells nothing: per character of its text, any distance would be the worst."""
+        source, target = (load_tokenizer(tiny.train(kind, tmp_path)) for kind in ("byte-bpe", "wordpiece"))
+        hard, soft = (map_vocabulary(source, target, kind=kind, form="pieces") for kind in ("hard", "soft"))
+        frame = disagreements(hard, soft, source, target).set_index("id")
+        pieces = source.vocabulary.pieces
+        assert "<s>" in [pieces[i] for i in frame.index]
+        for i, row in frame.iterrows():
+            assert row["damage"] == pytest.approx(row["distance"] / len(pieces[i]))
+
     def test_nearest_targets_of_one_entry(self, small: tuple[Tokenizer, Tokenizer]) -> None:
         frame = nearest_targets(*small, 1, limit=3)
         assert frame["piece"].tolist() == ["bat", "cat", "hat"] and frame["distance"].tolist() == [1, 1, 1]

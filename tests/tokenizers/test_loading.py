@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer as Built
+from tokenizers import decoders, models, pre_tokenizers
 
 from fusion_core import SAMPLES, Tokenizer, TokenizerError, load_tokenizer
 from fusion_core.tokenizers import NAME_FORMS, EntryKind, Vocabulary
@@ -206,7 +208,7 @@ def test_padding_rows_of_a_gguf_file_are_no_entries(tmp_path: Path) -> None:
     assert padded.encode("[PAD400] the fox").ids.tolist() == plain.encode("[PAD400] the fox").ids.tolist()
 
 
-@pytest.mark.parametrize(("pre", "adds_bos"), [("gpt-2", False), ("llama-bpe", True), ("llama3", True)])
+@pytest.mark.parametrize(("pre", "adds_bos"), [("gpt-2", False), ("llama-bpe", True), ("tekken", True)])
 def test_a_gguf_file_that_does_not_say_begins_with_bos_as_llama_cpp_does(
     tmp_path: Path, pre: str, adds_bos: bool
 ) -> None:
@@ -333,3 +335,13 @@ def test_a_bos_is_put_in_front_without_a_configuration_and_after_saving_for_tran
     ids = tokenizer.encode("the quick fox").ids.tolist()
     assert again.adds_bos and again.vocabulary.roles == tokenizer.vocabulary.roles
     assert theirs("the quick fox")["input_ids"] == [tokenizer.vocabulary.roles["bos"], *ids]
+
+
+def test_the_end_of_a_word_spells_nothing_at_byte_level(tmp_path: Path) -> None:
+    """As CLIP's pieces have it: `hello</w>`."""
+    built = Built(models.BPE({"a": 0, "b": 1, "b</w>": 2, "ab</w>": 3}, [("a", "b</w>")], end_of_word_suffix="</w>"))
+    built.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    built.decoder = decoders.ByteLevel()
+    built.save(str(tmp_path / "tokenizer.json"))
+    found = load_tokenizer(tmp_path / "tokenizer.json")
+    assert found.vocabulary.canonical == (b"a", b"b", b"b", b"ab") and found.encode("ab").ids.tolist() == [3]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from fusion_core import Tokenizer, map_vocabulary
+from fusion_core.compat.fusellm import transform_step_logits
 from fusion_core.distributions import TopK
 from fusion_core.transfer._mapped import fusellm
 from tests.support.predictions import random_predictions
@@ -40,3 +41,17 @@ def test_a_text_without_tokens_on_one_side_is_carried_as_nothing(tinies: Callabl
     a, b = tinies("byte-bpe"), tinies("metaspace-bpe")
     found = fusellm(random_predictions(a, "", 0), b.encode("fox"), map_vocabulary(a, b, kind="hard"))
     assert not found.covered.any() and len(found) == max(0, len(b.encode("fox")) - 1)
+
+
+@pytest.mark.parametrize("text", ["the quick brown fox", "quick dogs, naïve café", " the lazy dog"])
+def test_fusellms_positions_are_those_of_the_published_code(tinies: Callable[[str], Tokenizer], text: str) -> None:
+    """The first one too, where the target's token begins with a space marker that the source's has not."""
+    a, b = tinies("byte-bpe"), tinies("metaspace-bpe")
+    source, target = random_predictions(a, text, 1, top_k=12), b.encode(text)
+    found = fusellm(source, target, map_vocabulary(a, b, kind="hard", form="pieces"))
+    _, logits = transform_step_logits(
+        source.encoding.pieces, target.pieces, source.top.ids[1:], source.top.logprobs[1:],
+        source_vocab=dict(enumerate(a.vocabulary.pieces)), target_vocab=b.vocabulary.by_piece,
+        source_marker=a.space_marker, target_marker=b.space_marker, kind="hard",
+    )  # fmt: skip
+    assert found.covered.tolist() == [len(row) > 0 and row != [1.0] for row in logits[:-1]]
