@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -167,7 +168,7 @@ def _from_file(path: Path) -> Definition:
     readers: list[tuple[bool, Callable[[bytes], Definition]]] = [
         (name.endswith(".json"), lambda content: _from_json(content, path)),
         (name.endswith(".tiktoken"), lambda content: _tiktoken.define_file(content, path.name)),
-        (bool(_SPIECE.match(name)), lambda content: _sentencepiece.define(content, _config_beside(path))),
+        (bool(_SPIECE.match(name)), lambda content: _from_spiece(content, path)),
     ]
     for matches, reader in readers:
         if matches:
@@ -179,6 +180,23 @@ def _from_file(path: Path) -> Definition:
         f"{path} has none of the known endings (.json, .model, .tiktoken, .gguf); "
         "pickled tokenizers (.bin, .pt, .pkl) are never loaded"
     )
+
+
+def _from_spiece(data: bytes, path: Path) -> Definition:
+    """From a SentencePiece model; where the files beside it add tokens to it, as fine-tuned models do, as transformers
+    puts the two together."""
+    config = _config_beside(path)
+    stated = config.get("added_tokens_decoder")
+    added = (
+        [token.get("content") for token in stated.values() if isinstance(token, dict)]
+        if isinstance(stated, dict)
+        else []
+    )
+    with suppress(OSError, ValueError, TypeError):
+        added += json.loads((path.parent / "added_tokens.json").read_text(encoding="utf-8"))
+    if set(filter(None, added)) <= _sentencepiece.pieces_of(data):
+        return _sentencepiece.define(data, config)
+    return _from_transformers(path.parent, trust_remote_code=False)
 
 
 def _from_json(data: bytes, path: Path) -> Definition:

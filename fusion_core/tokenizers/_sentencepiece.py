@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -73,7 +74,9 @@ def _processor(serialised: bytes) -> sentencepiece.SentencePieceProcessor:
     return processor
 
 
-def _vocabulary(proto: model_pb2.ModelProto, processor: sentencepiece.SentencePieceProcessor) -> Vocabulary:
+def _vocabulary(
+    proto: model_pb2.ModelProto, processor: sentencepiece.SentencePieceProcessor, stated: Mapping[str, str]
+) -> Vocabulary:
     spell = speller(Spelling.METASPACE)
     pieces, canonical, kinds = [], [], []
     for entry in proto.pieces:
@@ -89,24 +92,54 @@ def _vocabulary(proto: model_pb2.ModelProto, processor: sentencepiece.SentencePi
         "pad": processor.pad_id(),
         "unk": processor.unk_id(),
     }
+    places = {piece: i for i, piece in enumerate(pieces)}
+    for role, piece in stated.items():
+        roles[role] = i = places[piece]
+        canonical[i], kinds[i] = b"", int(EntryKind.SPECIAL)
     return Vocabulary.build(pieces, canonical, kinds, roles)
 
 
-def define(serialised: bytes, config: Mapping[str, Any] | None = None) -> Definition:
-    """A definition from the bytes of a SentencePiece `.model` file, and the configuration beside it if there is one."""
+def pieces_of(serialised: bytes) -> set[str]:
+    """The pieces of a serialised model; raises `TokenizerError`."""
+    return {entry.piece for entry in _proto(serialised).pieces}
+
+
+def _proto(serialised: bytes) -> model_pb2.ModelProto:
     try:
         proto = model_pb2.ModelProto.FromString(serialised)
     except Exception as error:
         raise TokenizerError(f"not a valid SentencePiece model: {error}") from error
     if not proto.pieces:
         raise TokenizerError("not a valid SentencePiece model: it has no pieces")
+    return proto
+
+
+def _other_roles(proto: model_pb2.ModelProto, config: Mapping[str, Any]) -> dict[str, str]:
+    """By role the piece that `config` names and the model itself does not."""
+    spec = proto.trainer_spec
+    own = {"bos": spec.bos_piece, "eos": spec.eos_piece, "pad": spec.pad_piece, "unk": spec.unk_piece}
+    known = {entry.piece for entry in proto.pieces}
+    found = {}
+    for role, piece in own.items():
+        named = config.get(f"{role}_token")
+        named = named.get("content") if isinstance(named, Mapping) else named
+        if isinstance(named, str) and named != piece and named in known:
+            found[role] = named
+    return found
+
+
+def define(serialised: bytes, config: Mapping[str, Any] | None = None) -> Definition:
+    """A definition from the bytes of a SentencePiece `.model` file, and the configuration beside it if there is one: of
+    that, roles that it gives to other pieces than the model does, and whether texts begin with bos."""
+    proto = _proto(serialised)
+    stated = _other_roles(proto, config or {})
     algorithm = proto.trainer_spec.ModelType.Name(proto.trainer_spec.model_type)
     name = {"BPE": "SentencePiece BPE", "UNIGRAM": "SentencePiece Unigram"}.get(algorithm, f"SentencePiece {algorithm}")
     kind = f"{name} with byte fallback" if any(p.type == _Piece.BYTE for p in proto.pieces) else name
     return Definition(
         kind=kind,
-        identity=b"sentencepiece:" + serialised,
-        vocabulary=lambda: _vocabulary(proto, _processor(serialised)),
+        identity=b"sentencepiece:" + serialised + (json.dumps(stated, sort_keys=True).encode() if stated else b""),
+        vocabulary=lambda: _vocabulary(proto, _processor(serialised), stated),
         backend=lambda: SentencePieceBackend(serialised),
         adds_bos=bool((config or {}).get("add_bos_token", True)),
     )

@@ -345,3 +345,35 @@ def test_the_end_of_a_word_spells_nothing_at_byte_level(tmp_path: Path) -> None:
     built.save(str(tmp_path / "tokenizer.json"))
     found = load_tokenizer(tmp_path / "tokenizer.json")
     assert found.vocabulary.canonical == (b"a", b"b", b"b", b"ab") and found.encode("ab").ids.tolist() == [3]
+
+
+def _stated(content: str, special: bool) -> dict[str, object]:
+    return {"content": content, "special": special, "lstrip": False, "rstrip": False, "normalized": False,
+            "single_word": False}  # fmt: skip
+
+
+def test_tokens_that_are_added_beside_a_sentencepiece_model_are_its_own(tmp_path: Path) -> None:
+    """As fine-tuned models have it: a tokenizer.model as it was, and new tokens in the configuration."""
+    transformers = pytest.importorskip("transformers")
+    plain = load_tokenizer(tiny.train("sentencepiece-bpe", tmp_path))
+    config = {
+        "tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "<|im_end|>", "unk_token": "<unk>",
+        "added_tokens_decoder": {
+            str(plain.size): _stated("<|im_end|>", True), str(plain.size + 1): _stated("<think>", False),
+        },
+    }  # fmt: skip
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    found = load_tokenizer(tmp_path)
+    theirs = transformers.AutoTokenizer.from_pretrained(str(tmp_path))
+    assert found.size == plain.size + 2 and found.vocabulary.roles["eos"] == plain.size
+    for text in ("<think>the fox", "the <think> fox", "the fox"):
+        assert found.encode(text).ids.tolist() == theirs(text, add_special_tokens=False)["input_ids"]
+
+
+def test_a_role_that_is_given_to_another_piece_beside_a_sentencepiece_model_is_that_ones(tmp_path: Path) -> None:
+    plain = load_tokenizer(tiny.train("sentencepiece-bpe", tmp_path))
+    piece = next(p for i, p in enumerate(plain.vocabulary.pieces) if plain.vocabulary.kinds[i] == EntryKind.NORMAL)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": {"content": piece}}), encoding="utf-8")
+    found = load_tokenizer(tmp_path / "tokenizer.model")
+    assert found.vocabulary.pieces[found.vocabulary.roles["eos"]] == piece and found.fingerprint != plain.fingerprint
+    assert found.is_special(found.vocabulary.roles["eos"]) and found.size == plain.size
