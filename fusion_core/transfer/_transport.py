@@ -11,7 +11,7 @@ from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cdist
 
 from fusion_core.errors import TransferError
-from fusion_core.tokenizers import Encoding
+from fusion_core.tokenizers import Encoding, EntryKind, Vocabulary
 from fusion_core.transfer._places import find_places
 from fusion_core.transfer._predictions import Predictions
 from fusion_core.transfer._result import Transfer
@@ -19,6 +19,8 @@ from fusion_core.transfer._result import Transfer
 ENTRIES = 10
 # Positions whose plans are found together.
 _BATCH = 1024
+# What it costs to make a special token of text or of another one, and back: more than any entry is long.
+_APART = 64.0
 REGULARISATION = 1 / 30  # the paper's code multiplies the cost by 30
 
 
@@ -36,7 +38,7 @@ def transport_plan(
     source: Predictions, own: Predictions, source_row: int, own_row: int, entries: int = ENTRIES
 ) -> Plan:
     """The plan between the best entries of one row of each side; its total is 1, marginals are the renormalised
-    probabilities. Costs are edit distances of the entries' texts, spaces at the start left out."""
+    probabilities. Costs are edit distances of the entries' texts, spaces at the start left out where there is more."""
     sides = _side(source, [source_row], entries), _side(own, [own_row], entries)
     cost = _costs(source, own, sides[0].ids, sides[1].ids)
     ours, theirs = (side.known[0] for side in sides)
@@ -77,21 +79,43 @@ def _side(predictions: Predictions, rows: list[int], entries: int) -> _Side:
 def _costs(
     source: Predictions, own: Predictions, ours: NDArray[np.int64], theirs: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """float64[n, a, b]: edit distances, each pair of different entries measured once."""
+    """float64[n, a, b]: edit distances, each pair of different entries measured once; special tokens are as near as can
+    be to those of the same role or name, and `_APART` from everything else."""
     found = []
     for predictions, ids in ((source, ours), (own, theirs)):
         different, places = np.unique(ids, return_inverse=True)
-        texts = predictions.encoding.tokenizer.vocabulary.texts
-        found.append(([texts[i].lstrip(" ") for i in different.tolist()], places.reshape(ids.shape)))
+        names = [_compared(predictions.encoding.tokenizer.vocabulary, i) for i in different.tolist()]
+        found.append((names, places.reshape(ids.shape)))
     (a, at_a), (b, at_b) = found
     if len(a) * len(b) <= 16 * ours.shape[1] * theirs.size:
-        table = cdist(a, b, scorer=Levenshtein.distance, dtype=np.int32)
-        return table[at_a[:, :, None], at_b[:, None, :]].astype(np.float64)
-    rows = [
-        cdist([a[i] for i in at_a[n].tolist()], [b[j] for j in at_b[n].tolist()], scorer=Levenshtein.distance)
-        for n in range(len(ours))
-    ]
-    return np.stack(rows).astype(np.float64)
+        return _distances(a, b)[at_a[:, :, None], at_b[:, None, :]]
+    rows = [_distances([a[i] for i in at_a[n].tolist()], [b[j] for j in at_b[n].tolist()]) for n in range(len(ours))]
+    return np.stack(rows)
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """An entry's text without the spaces at its start, unless it is nothing else; for a special token, whose it is."""
+
+    text: str
+    special: str
+
+
+def _compared(vocabulary: Vocabulary, i: int) -> _Compared:
+    if vocabulary.kinds[i] == EntryKind.SPECIAL:
+        roles = [role for role in ("eos", *vocabulary.roles) if vocabulary.roles.get(role) == i]
+        return _Compared("", roles[0] if roles else vocabulary.pieces[i])
+    text = vocabulary.texts[i]
+    return _Compared(text.lstrip(" ") or text, "")
+
+
+def _distances(a: list[_Compared], b: list[_Compared]) -> NDArray[np.float64]:
+    table = cdist([one.text for one in a], [one.text for one in b], scorer=Levenshtein.distance).astype(np.float64)
+    numbers = {"": 0}
+    ours, theirs = (np.array([numbers.setdefault(one.special, len(numbers)) for one in side]) for side in (a, b))
+    special = (ours > 0)[:, None] | (theirs > 0)[None, :]
+    table[special] = np.where(ours[:, None] == theirs[None, :], 0.0, _APART)[special]
+    return table
 
 
 def _solve(cost: NDArray[np.float64], a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -13,6 +13,7 @@ from fusion_core.transfer import Predictions, Transfer, build_index, find_places
 from fusion_core.transfer._transport import REGULARISATION
 from tests.support import tiny
 from tests.support.predictions import random_predictions
+from tests.support.requires import sample
 
 TEXT = "the quick brown fox jumps over the lazy dog and the dog naps while the fox runs over the hill"
 
@@ -84,3 +85,24 @@ def test_what_a_models_padding_rows_say_is_lost(tmp_path_factory: pytest.TempPat
     assert plan.plan.shape == (len(plan.source_ids), len(plan.target_ids)) == plan.cost.shape
     assert plan.plan.sum() == pytest.approx(1, abs=1e-6)
     assert plan.source_ids.max() < a.size and plan.target_ids.max() < b.size
+
+
+def test_blanks_go_to_as_many_blanks_and_the_end_to_the_end() -> None:
+    """Without their spaces at the start, blanks and special tokens would all be the same: nothing."""
+    mistral, qwen = sample("mistral"), sample("qwen")
+    entries = [mistral.vocabulary.by_piece[piece] for piece in ("▁" * 4, "▁" * 8)] + [mistral.vocabulary.roles["eos"]]
+    targets = [qwen.vocabulary.by_piece[piece] for piece in ("Ġ" * 2, "Ġ" * 4, "Ġ" * 8)] + [
+        qwen.vocabulary.roles["eos"]
+    ]
+
+    def even(tokenizer: Tokenizer, ids: list[int]) -> Predictions:
+        encoding = tokenizer.encode("x")
+        rows = np.tile(np.array(ids, dtype=np.int32), (len(encoding) + 1, 1))
+        return Predictions(
+            encoding, TopK(rows, np.full(rows.shape, -np.log(len(ids)), np.float32), tokenizer.size), True
+        )
+
+    found = transport_plan(even(mistral, entries), even(qwen, targets), 0, 0)
+    assert found.source_ids.tolist() == entries and found.target_ids.tolist() == targets
+    assert found.cost.tolist() == [[2, 0, 4, 64], [6, 4, 0, 64], [64, 64, 64, 0]]
+    assert found.plan[2, 3] == pytest.approx(0.25, abs=0.01) and found.plan[1, 2] == pytest.approx(0.25, abs=0.01)
