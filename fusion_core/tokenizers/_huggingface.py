@@ -96,12 +96,17 @@ def _walk(node: Any) -> Iterator[Json]:
 
 
 def _without_prefix(definition: Json) -> Json:
-    """The same tokenizer, made not to put a space in front of a text."""
+    """The same tokenizer, made neither to put a space in front of a text nor to drop one that is there."""
     changed = copy.copy(definition)
     changed["normalizer"] = copy.deepcopy(definition.get("normalizer"))
     changed["pre_tokenizer"] = copy.deepcopy(definition.get("pre_tokenizer"))
+    marks_spaces = any(node.get("type") == "Metaspace" for node in _walk(changed["pre_tokenizer"]))
     for part in ("normalizer", "pre_tokenizer"):
         for node in _walk(changed[part]):
+            if marks_spaces and node.get("type") == "Strip":
+                node["strip_left"] = False
+            if marks_spaces and node.get("pretokenizers"):
+                node["pretokenizers"] = [n for n in node["pretokenizers"] if n.get("type") != "WhitespaceSplit"]
             if node.get("normalizers"):
                 node["normalizers"] = [n for n in node["normalizers"] if n.get("type") != "Prepend"]
             if node.get("type") == "Metaspace":

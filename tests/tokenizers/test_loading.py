@@ -16,6 +16,7 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from fusion_core import SAMPLES, Tokenizer, TokenizerError, load_tokenizer
 from fusion_core.tokenizers import NAME_FORMS, EntryKind, Vocabulary
+from fusion_core.transfer._index import reachable
 from tests.support import tiny
 from tests.support.gguf_file import write_gguf
 from tests.support.requires import sample
@@ -377,3 +378,22 @@ def test_a_role_that_is_given_to_another_piece_beside_a_sentencepiece_model_is_t
     found = load_tokenizer(tmp_path / "tokenizer.model")
     assert found.vocabulary.pieces[found.vocabulary.roles["eos"]] == piece and found.fingerprint != plain.fingerprint
     assert found.is_special(found.vocabulary.roles["eos"]) and found.size == plain.size
+
+
+def test_fragments_keep_the_space_that_whole_texts_lose_at_their_start(tmp_path: Path) -> None:
+    """As XLM-R and T5 are built: cut at spaces first, and each word then marked with one."""
+    plain = load_tokenizer(tiny.train("unigram-nfkc", tmp_path))
+    definition = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
+    definition["normalizer"]["normalizers"].append({"type": "Strip", "strip_left": True, "strip_right": True})
+    definition["pre_tokenizer"] = {
+        "type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, definition["pre_tokenizer"]],
+    }  # fmt: skip
+    path = tmp_path / "split.json"
+    path.write_text(json.dumps(definition), encoding="utf-8")
+    found = load_tokenizer(path)
+    marked = [i for i, piece in enumerate(found.vocabulary.pieces) if piece.startswith("▁") and len(piece) > 1]
+    assert reachable(found)[marked].sum() > 5 and (reachable(found) == reachable(plain))[marked].all()
+    begin = found.vocabulary.by_piece["▁t"]
+    (word,), (rest,) = found.encode_fragments([" the"]), found.encode_fragments(["the"])
+    assert word[0] == begin != rest[0] and found.encode("the fox").ids[0] == begin
+    assert found.encode(" the fox").ids.tolist() == found.encode("the fox").ids.tolist()
