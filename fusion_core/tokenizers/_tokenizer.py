@@ -127,7 +127,8 @@ class Tokenizer:
     def encode(self, text: str, *, parse_special: bool = False) -> Encoding:
         """Tokens of `text` with their byte spans; no bos or eos is added.
 
-        Special tokens spelled out in the text are encoded as text unless `parse_special`.
+        Special tokens spelled out in the text are encoded as text unless `parse_special`; in SentencePiece's own and
+        Tekken's form they always are.
 
         Raises:
             TextError: the text holds a lone surrogate.
