@@ -17,25 +17,28 @@ def round_rows(magnitudes, probs, indptr):  # type: ignore[no-untyped-def]
     """float32[total], each a value of float16, for the magnitudes -log p of `probs`, which rise in each row."""
     out = np.empty(len(magnitudes), np.float32)
     for row in range(len(indptr) - 1):
-        off = last = 0.0  # what the row's sum is short of, and the value before
-        for at in range(indptr[row], indptr[row + 1]):
+        off = 0.0  # what the row's sum is short of
+        at, end = indptr[row], indptr[row + 1]
+        while at < end:
             exact = magnitudes[at]
             if exact > _MOST:
-                out[at] = last = np.inf
-                continue
-            step = math.ldexp(1.0, max(math.frexp(exact)[1], -13) - 11)
+                out[at:end] = np.inf
+                break
+            step = math.ldexp(1.0, (max(math.frexp(exact)[1], -13) if exact > 0.0 else -13) - 11)
             below = math.floor(exact / step) * step
             above = below + step
-            # e to the power of what is added or taken away, which is less than a hundredth where it matters.
-            less, plus = exact - below, above - exact
-            more = probs[at] * (1.0 + less + less * less / 2)
-            fewer = probs[at] * (1.0 - plus + plus * plus / 2)
-            off += probs[at]
-            if abs(off - fewer) < abs(off - more) or below < last:  # entries stay in order
-                off -= fewer
-                last = above if above <= _MOST else np.inf
-            else:
-                off -= more
-                last = below
-            out[at] = last
+            # All entries between the same two values: the first few go down and the others up, which keeps their order.
+            stop = at
+            while stop < end and magnitudes[stop] < above:
+                off += probs[stop]
+                stop += 1
+            more, fewer = math.exp(-below), math.exp(-above) if above <= _MOST else 0.0
+            count = stop - at
+            down = count
+            if more > fewer:
+                down = min(count, max(0, math.floor((off - count * fewer) / (more - fewer) + 0.5)))
+            off -= down * more + (count - down) * fewer
+            out[at : at + down] = below
+            out[at + down : stop] = above if above <= _MOST else np.inf
+            at = stop
     return out

@@ -20,8 +20,8 @@ from fusion_core.errors import DistributionError
 def rounded(logprobs: NDArray[np.floating[Any]], indptr: NDArray[np.integer[Any]]) -> NDArray[np.float16]:
     """Rows of log-probabilities as float16, so that the probabilities of each row keep their sum.
 
-    Each entry goes to that of its two neighbours which brings the sum so far nearest to what it was. Rounded each for
-    itself, a row of 64 is off by 7e-5 in all, which is more than many a tail: what is left of 1.
+    Of the entries between two values of float16, as many go to either as brings the sum so far nearest to what it was.
+    Rounded each for itself, a row of 64 is off by 7e-5 in all, which is more than many a tail: what is left of 1.
 
     Args:
         logprobs: [total], row after row, best first.

@@ -19,6 +19,7 @@ from training.config import Config
 from training.corpus import Document
 from training.ensemble import score_ensemble
 from training.evaluate import Score, score
+from training.stages.carry import REVISION
 
 # The version changes whenever the same model and text would give other figures.
 FORMAT = "fusescope-scores"
@@ -55,7 +56,9 @@ def run_scores(
     if ensemble:
         models = [config.target, *(source.model for source in config.sources)]
         dtype = config.teach.dtype or default_dtype(config.teach.device)
-        settings = config.model_dump_json(include={"target", "sources", "fusion", "teach"})
+        sides = [load_tokenizer(source.model).fingerprint for source in config.sources]
+        chosen = config.model_dump_json(include={"target", "sources", "fusion", "teach"})
+        settings = digest(chosen, str(REVISION), *sides)
     else:
         models, dtype, settings = [str(folder / "model")], default_dtype(), ""
     identities = "\n".join(map(weights_identity, models))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -31,11 +32,15 @@ NAME_FORMS: dict[str, str] = {
     "a GGUF file": "./model.gguf",
 }
 
-# What is read of special tokens beside a tokenizer's file; the latter goes before the former.
-BESIDE = ("special_tokens_map.json", "tokenizer_config.json")
+# What is read of special tokens beside a tokenizer's file, the latter before the former, and tokens that are added.
+_STATED = ("special_tokens_map.json", "tokenizer_config.json")
+_ADDED = "added_tokens.json"
+BESIDE = (*_STATED, _ADDED)
+
+_log = logging.getLogger(__name__)
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?\Z")
-_HUB_PATTERNS = ("tokenizer*", "special_tokens_map.json", "tekken.json", "spiece.model", "vocab*", "merges.txt")
+_HUB_PATTERNS = ("tokenizer*", *BESIDE, "tekken.json", "spiece.model", "vocab*", "merges.txt")
 _MAX_BYTES = 256 << 20
 _SPIECE = re.compile(r".*(\.model|\.model\.v\d+\w*|\.spm)\Z")
 
@@ -93,7 +98,7 @@ def _find(name: str, *, trust_remote_code: bool) -> Definition:
     if path.is_dir():
         return _from_folder(path, trust_remote_code=trust_remote_code)
     if path.exists():
-        return _from_file(path)
+        return _from_file(path, trust_remote_code=trust_remote_code)
     if _HUB_ID.match(name) and not name.endswith((".json", ".model", ".gguf", ".tiktoken")):
         return _from_hub(name, trust_remote_code=trust_remote_code)
     raise TokenizerError(f"there is no file or folder {name!r}, and it is no hub id{_suggestion(name)}")
@@ -123,7 +128,7 @@ def _from_folder(folder: Path, *, trust_remote_code: bool) -> Definition:
     for pattern in ("tokenizer.json", "tekken.json", "tekken*.json", "tokenizer.model", "spiece.model", "*.model"):
         found = sorted(folder.glob(pattern))
         if found:
-            return _from_file(found[0])
+            return _from_file(found[0], trust_remote_code=trust_remote_code)
     for pattern in ("*.tiktoken", "*.gguf"):
         found = sorted(folder.glob(pattern))
         if len(found) == 1:
@@ -154,7 +159,7 @@ def _from_transformers(folder: Path, *, trust_remote_code: bool) -> Definition:
     return _huggingface.define(source, _config_beside(folder / "tokenizer.json"))
 
 
-def _from_file(path: Path) -> Definition:
+def _from_file(path: Path, *, trust_remote_code: bool = False) -> Definition:
     if not path.is_file():
         raise TokenizerError(f"{path} is not a file")
     name = path.name.lower()
@@ -168,7 +173,7 @@ def _from_file(path: Path) -> Definition:
     readers: list[tuple[bool, Callable[[bytes], Definition]]] = [
         (name.endswith(".json"), lambda content: _from_json(content, path)),
         (name.endswith(".tiktoken"), lambda content: _tiktoken.define_file(content, path.name)),
-        (bool(_SPIECE.match(name)), lambda content: _from_spiece(content, path)),
+        (bool(_SPIECE.match(name)), lambda content: _from_spiece(content, path, trust_remote_code=trust_remote_code)),
     ]
     for matches, reader in readers:
         if matches:
@@ -182,21 +187,26 @@ def _from_file(path: Path) -> Definition:
     )
 
 
-def _from_spiece(data: bytes, path: Path) -> Definition:
+def _from_spiece(data: bytes, path: Path, *, trust_remote_code: bool) -> Definition:
     """From a SentencePiece model; where the files beside it add tokens to it, as fine-tuned models do, as transformers
-    puts the two together."""
-    config = _config_beside(path)
+    puts the two together, if it reads this very model."""
+    config, pieces = _config_beside(path), _sentencepiece.pieces_of(data)
     stated = config.get("added_tokens_decoder")
-    added = (
-        [token.get("content") for token in stated.values() if isinstance(token, dict)]
-        if isinstance(stated, dict)
-        else []
-    )
+    tokens = stated.values() if isinstance(stated, dict) else ()
+    added = {str(token.get("content") or "") for token in tokens if isinstance(token, dict)}
     with suppress(OSError, ValueError, TypeError):
-        added += json.loads((path.parent / "added_tokens.json").read_text(encoding="utf-8"))
-    if set(filter(None, added)) <= _sentencepiece.pieces_of(data):
-        return _sentencepiece.define(data, config)
-    return _from_transformers(path.parent, trust_remote_code=False)
+        added |= set(json.loads((path.parent / _ADDED).read_text(encoding="utf-8")))
+    added -= {"", *pieces}
+    if added:
+        try:
+            found = _from_transformers(path.parent, trust_remote_code=trust_remote_code)
+            if pieces <= set(found.vocabulary().pieces):
+                return found
+            reason = "transformers reads another model there"
+        except TokenizerError as error:
+            reason = str(error)
+        _log.warning("%s: the tokens %s, added beside it, are not read: %s", path, sorted(added)[:4], reason)
+    return _sentencepiece.define(data, config)
 
 
 def _from_json(data: bytes, path: Path) -> Definition:
@@ -217,7 +227,7 @@ def _from_json(data: bytes, path: Path) -> Definition:
 def _config_beside(path: Path) -> Mapping[str, Any]:
     """Special tokens as `tokenizer_config.json`, or `special_tokens_map.json`, beside a file states them."""
     merged: dict[str, Any] = {}
-    for name in BESIDE:
+    for name in _STATED:
         try:
             found = json.loads((path.parent / name).read_text(encoding="utf-8"))
         except (OSError, ValueError):

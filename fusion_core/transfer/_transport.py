@@ -19,8 +19,11 @@ from fusion_core.transfer._result import Transfer
 ENTRIES = 10
 # Positions whose plans are found together.
 _BATCH = 1024
-# What it costs to make a special token of text or of another one, and back: more than any entry is long.
-_APART = 64.0
+# What it costs to make a special token of text or of another one, and back: more than most entries are long. Where mass
+# has to take a way that costs much more, the iterations do not find it.
+_APART = 8.0
+# Of Sinkhorn's; five times as many take five times as long, for the rows' sums in the third digit.
+_ITERATIONS = 200
 REGULARISATION = 1 / 30  # the paper's code multiplies the cost by 30
 
 
@@ -37,8 +40,9 @@ class Plan:
 def transport_plan(
     source: Predictions, own: Predictions, source_row: int, own_row: int, entries: int = ENTRIES
 ) -> Plan:
-    """The plan between the best entries of one row of each side; its total is 1, marginals are the renormalised
-    probabilities. Costs are edit distances of the entries' texts, spaces at the start left out where there is more."""
+    """The plan between the best entries of one row of each side. Its total is 1, its columns sum to the target's
+    renormalised probabilities, and its rows to the source's as nearly as `_ITERATIONS` come. Costs are edit distances
+    of the entries' texts, spaces at the start left out where there is more."""
     sides = _side(source, [source_row], entries), _side(own, [own_row], entries)
     cost = _costs(source, own, sides[0].ids, sides[1].ids)
     ours, theirs = (side.known[0] for side in sides)
@@ -124,7 +128,7 @@ def _solve(cost: NDArray[np.float64], a: NDArray[np.float64], b: NDArray[np.floa
 
     floor = 1e-12  # logarithms of the marginals are taken
     found = solve_batch(
-        cost, REGULARISATION, np.maximum(a, floor), np.maximum(b, floor), max_iter=200, tol=1e-6,
+        cost, REGULARISATION, np.maximum(a, floor), np.maximum(b, floor), max_iter=_ITERATIONS, tol=1e-6,
         method="log_sinkhorn", grad="detach",
     )  # fmt: skip
     plan = np.asarray(found.plan)
@@ -157,7 +161,7 @@ def optimal_transport(
             moved = plan.sum(axis=1)
         else:
             moved = np.zeros(theirs.ids.shape)
-            np.add.at(moved, (np.arange(len(some))[:, None], plan.argmax(axis=2)), plan.sum(axis=2))
+            np.add.at(moved, (np.arange(len(some))[:, None], plan.argmax(axis=2)), ours.mass)
         moved = np.where(theirs.known, moved * ours.kept[:, None], 0.0)
         held = moved > 0
         counts[some] = held.sum(axis=1)

@@ -371,6 +371,21 @@ def test_tokens_that_are_added_beside_a_sentencepiece_model_are_its_own(tmp_path
         assert found.encode(text).ids.tolist() == theirs(text, add_special_tokens=False)["input_ids"]
 
 
+def test_a_sentencepiece_model_that_transformers_does_not_read_stays_what_it_is(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Under a name of its own, transformers does not find it and would make a tokenizer of the added tokens alone."""
+    path = tiny.train("sentencepiece-bpe", tmp_path).rename(tmp_path / "my.model")
+    plain = load_tokenizer(path)
+    config = {"tokenizer_class": "LlamaTokenizer", "added_tokens_decoder": {str(plain.size): _stated("[X]", True)}}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    found = load_tokenizer(path)
+    assert found.size == plain.size and found.encode("the fox").ids.tolist() == plain.encode("the fox").ids.tolist()
+    assert "[X]" in caplog.text and "not read" in caplog.text
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**config, "tokenizer_class": "No"}), encoding="utf-8")
+    assert load_tokenizer(path).size == plain.size
+
+
 def test_a_role_that_is_given_to_another_piece_beside_a_sentencepiece_model_is_that_ones(tmp_path: Path) -> None:
     plain = load_tokenizer(tiny.train("sentencepiece-bpe", tmp_path))
     piece = next(p for i, p in enumerate(plain.vocabulary.pieces) if plain.vocabulary.kinds[i] == EntryKind.NORMAL)

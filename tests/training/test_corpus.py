@@ -35,12 +35,16 @@ def test_rows_and_files_are_documents(tmp_path: Path) -> None:
     assert [d.domain for d in found] == ["a", "x", "b", "c"]
 
 
-def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = [tmp_path / name for name in ("x.txt", "de/x.jsonl", "de/a/x.jsonl", "fr/a/x.jsonl")]
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text('{"text": "one"}', encoding="utf-8")
     assert [d.name for d in documents(files=paths)] == ["x.txt", "de/x.jsonl:1", "de/a/x.jsonl:1", "fr/a/x.jsonl:1"]
+    # A run that was begun with relative paths is read with absolute ones.
+    monkeypatch.chdir(tmp_path / "de")
+    for some in (["x.jsonl", "a/x.jsonl"], [tmp_path / "de/x.jsonl", tmp_path / "de/a/../a/x.jsonl"]):
+        assert [d.name for d in documents(files=list(map(Path, some)))] == ["de/x.jsonl:1", "a/x.jsonl:1"]
 
 
 @pytest.mark.parametrize("text", ["line of text\n" * 40_000, "東" * 100_000, "x" * (PART_BYTES + 1)])

@@ -109,7 +109,9 @@ def _seen(run: str, config: Config, chosen: Config, texts: Sequence[Document]) -
 
     if config.corpus == chosen.corpus:
         known = texts_of(Path(run))
-        if not known or identity_of(texts) in known.values():
+        if not known:
+            return f"{run} is of a version that kept nothing to tell its texts by; it may have seen these documents"
+        if identity_of(texts) in known.values():
             return ""
         return f"{run}: the corpus has changed since it was trained; it may have seen these documents"
     try:
