@@ -13,8 +13,9 @@ from fusion_core.sealed import SealError, read_table, write_table
 from fusion_core.tokenizers._vocabulary import Vocabulary
 from fusion_core.workspace import cache_path
 
-# Part of the key: raise it whenever the same file would give another vocabulary.
-VERSION = 3
+# Of the form, and of what is computed: raised whenever the same tokenizer would give another vocabulary.
+VERSION = 2
+_REVISION = 1
 FORMAT = "fusescope-vocabulary"
 
 
@@ -23,7 +24,7 @@ def vocabulary(fingerprint: str, compute: Callable[[], Vocabulary]) -> Vocabular
 
     A cache file that is damaged, or that cannot be written, is never an error: the vocabulary is computed again.
     """
-    path = cache_path("vocabulary", f"{fingerprint[:32]}-v{VERSION}", ".parquet")
+    path = cache_path("vocabulary", f"{fingerprint[:32]}-v{VERSION}.{_REVISION}", ".parquet")
     if path.exists():
         try:
             return _from_table(*read_table(path, FORMAT, VERSION), fingerprint)

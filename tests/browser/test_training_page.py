@@ -106,7 +106,7 @@ def test_a_run_shows_how_far_it_is(address: str, page: Page, shoot: Shoot, works
         Journal(folder)(Standing("train", 5, 5, 3.0, 120.0, "steps"))
         expect(page.get_by_text("train, 5 of 5: 3 of 120 steps")).to_be_visible(timeout=30_000)
         page.get_by_role("button", name="Stop").click()
-        expect(page.get_by_text("busy-run: failed")).to_be_visible(timeout=30_000)
+        expect(page.get_by_text("busy-run: stopped")).to_be_visible(timeout=30_000)
     finally:
         process.kill()
         process.wait()

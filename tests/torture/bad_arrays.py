@@ -95,7 +95,7 @@ def packing(folder: Path) -> Case:
             order = np.lexsort((top.ids, -top.logprobs), axis=1)
             assert np.array_equal(found.ids, np.take_along_axis(top.ids, order, axis=1))
             was = np.take_along_axis(top.probs, order, axis=1)
-            assert np.allclose(found.probs, was, rtol=6e-3, atol=1e-7)  # 0.05 % of at most 11 nats
+            assert np.allclose(found.probs, was, rtol=1.2e-2, atol=1e-6)  # 0.1 % of at most 11 nats
             return
         # Damaged: it must be refused, or be distributions all the same.
         how = rng.integers(5)
