@@ -50,7 +50,7 @@ def state_of(name: str) -> str:
     try:
         path = expanded(name.strip())
         if path.is_file():
-            files = [path, *(beside for name in BESIDE if (beside := path.parent / name).is_file())]
+            files = [path, *(other for part in BESIDE if (other := path.parent / part).is_file())]
         else:
             files = sorted(file for file in path.iterdir() if file.is_file())
         stats = [(file.name, file.stat()) for file in files]

@@ -7,9 +7,9 @@ import math
 import numpy as np
 from numba import njit
 
-# Of float16: the magnitudes above which none is finite, and below which all have one distance to the next.
+# Of float16: the magnitude above which none is finite, and the exponent below which all have one distance to the next.
 _MOST = 65504.0
-_LEAST = 2.0**-14
+_LEAST = -13
 
 
 @njit(cache=True, nogil=True)
@@ -24,7 +24,7 @@ def round_rows(magnitudes, probs, indptr):  # type: ignore[no-untyped-def]
             if exact > _MOST:
                 out[at:end] = np.inf
                 break
-            step = math.ldexp(1.0, (max(math.frexp(exact)[1], -13) if exact > 0.0 else -13) - 11)
+            step = math.ldexp(1.0, (max(math.frexp(exact)[1], _LEAST) if exact > 0.0 else _LEAST) - 11)
             below = math.floor(exact / step) * step
             above = below + step
             # All entries between the same two values: the first few go down and the others up, which keeps their order.

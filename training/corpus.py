@@ -16,7 +16,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fusion_core.errors import TextError
-from fusion_core.workspace import expanded
 
 # A longer document is cut at a line's end into parts `name#2`, `name#3` ...
 PART_BYTES = 131_072
@@ -193,7 +192,7 @@ def from_hub(name: str, subset: str | None, split: str, column: str) -> Iterator
 def _labels(files: Sequence[Path]) -> list[str]:
     """The files' names, of those that share one with as many folders before it as it takes to tell them apart."""
     # However they are spelled: a finished run's are read as absolute ones.
-    parts = [expanded(path).resolve().parts for path in files]
+    parts = [path.resolve().parts for path in files]
     found = [path.name for path in files]
     alike, depth = list(range(len(files))), 1
     while alike:

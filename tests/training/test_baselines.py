@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from fusion_core import ConfigError, ModelError
 from tests.support import tiny
+from tests.support.tiny_run import quiet, tiny_config
 from tests.training.test_cli import fusescope
-from tests.training.test_training import _config, _quiet
 from training.calibration import BINS, Reliability
 from training.config import dump
 
@@ -104,10 +104,10 @@ def test_calibration_is_what_its_definition_says(tokens: list[tuple[float, bool]
 
 
 def test_an_ensemble_is_measured_as_fidelity_measures_it(tmp_path: Path, models: tuple[str, str, str]) -> None:
-    config = _config(
+    config = tiny_config(
         tmp_path, models[:2], kind="ensemble", sources=[{"model": m} for m in models[:2]], fusion={"rule": "mean"}
     )  # fmt: skip
-    result = train(config, say=_quiet)
+    result = train(config, say=quiet)
     assert result["finished"] and result["steps"] == 0 and not (config.output / "model").exists()
     texts = split_corpus(config).validation
     loaded = [load_model(m, device="cpu") for m in models[:2]]
@@ -118,20 +118,20 @@ def test_an_ensemble_is_measured_as_fidelity_measures_it(tmp_path: Path, models:
     for changes, says in (({"sources": []}, "needs sources"), ({"sources": [{"model": models[0], "method":
         "published-hard"}]}, "whole distributions")):  # fmt: skip
         with pytest.raises(ConfigError, match=says):
-            score_ensemble(_config(tmp_path, models[:2], kind="ensemble", **changes), texts)
+            score_ensemble(tiny_config(tmp_path, models[:2], kind="ensemble", **changes), texts)
 
 
 def test_what_an_attempt_left_that_was_killed_is_no_obstacle(tmp_path: Path, models: tuple[str, str, str]) -> None:
-    config = _config(tmp_path, models[:2], kind="linear", sources=[{"model": models[2]}])
+    config = tiny_config(tmp_path, models[:2], kind="linear", sources=[{"model": models[2]}])
     (config.output / "model").mkdir(parents=True)
     (config.output / "model" / "model.safetensors").write_bytes(b"half")
-    assert train(config, say=_quiet)["finished"]
+    assert train(config, say=quiet)["finished"]
 
 
 def test_an_ensemble_chosen_by_what_is_to_be_predicted_is_refused(tmp_path: Path, models: tuple[str, str, str]) -> None:
     oracle = {"rule": "min_ce", "level": "token"}
     with pytest.raises(ConfigError, match="lets the gold token choose"):
-        train(_config(tmp_path, models[:2], kind="ensemble", fusion=oracle), say=_quiet)
+        train(tiny_config(tmp_path, models[:2], kind="ensemble", fusion=oracle), say=quiet)
 
 
 def test_one_line_in_a_config_makes_each_baseline_and_evaluate_shows_them_side_by_side(
@@ -144,7 +144,9 @@ def test_one_line_in_a_config_makes_each_baseline_and_evaluate_shows_them_side_b
     }
     for name, changes in lines.items():
         path = tmp_path / f"{name}.yaml"
-        path.write_text(dump(_config(tmp_path, models[:2], output=str(tmp_path / name), **changes)), encoding="utf-8")
+        path.write_text(
+            dump(tiny_config(tmp_path, models[:2], output=str(tmp_path / name), **changes)), encoding="utf-8"
+        )
         found = fusescope("train", str(path))
         assert found.returncode == 0, found.stderr
     page = tmp_path / "runs.html"
@@ -163,8 +165,8 @@ def test_one_line_in_a_config_makes_each_baseline_and_evaluate_shows_them_side_b
 def test_a_trained_model_brings_its_tokenizer(tmp_path: Path, models: tuple[str, str, str]) -> None:
     from transformers import AutoTokenizer
 
-    config = _config(tmp_path, models[:2])
-    train(config, say=_quiet)
+    config = tiny_config(tmp_path, models[:2])
+    train(config, say=quiet)
     folder = str(config.output / "model")
     text = "the quick brown fox, naïve café"
     expected = load_model(models[1], device="cpu").tokenizer.encode(text).ids.tolist()

@@ -15,7 +15,7 @@ import pytest
 
 from fusion_core import TrainingError
 from tests.support import tiny
-from tests.training.test_training import _config, _losses, _quiet
+from tests.support.tiny_run import losses, quiet, tiny_config
 from training.config import Config, dump
 
 torch = pytest.importorskip("torch")
@@ -40,11 +40,11 @@ def _run(folder: Path, models: tuple[str, str], output: str, data: bool = True, 
         "use_cpu": True, "disable_tqdm": True, "save_strategy": "no", **changes.pop("training", {}),  # type: ignore[dict-item]
     }  # fmt: skip
     shared = {"data": str(folder / "data")} if data else {}
-    return _config(folder, models, training=training, output=str(folder / output), **shared, **changes)
+    return tiny_config(folder, models, training=training, output=str(folder / output), **shared, **changes)
 
 
 def _same(a: Config, b: Config, rel: float = 1e-4) -> None:
-    left, right = _losses(a.output), _losses(b.output)
+    left, right = losses(a.output), losses(b.output)
     assert len(left) == len(right) == 4
     assert list(left.values()) == pytest.approx(list(right.values()), rel=rel)
 
@@ -68,7 +68,7 @@ def test_two_processes_have_the_losses_of_one(
 ) -> None:
     """Of 28 examples the third step, an epoch's last, has 8 or 4: 5 and 3 for the two processes, or 4 and none."""
     one = _run(tmp_path, models, "one", training={"per_device_train_batch_size": 2 * size})
-    train(one, say=_quiet)
+    train(one, say=quiet)
     two = _run(tmp_path, models, "two", training={"per_device_train_batch_size": size}, packing=packing)
     path = tmp_path / "two.yaml"
     path.write_text(dump(two), encoding="utf-8")
@@ -84,7 +84,7 @@ def test_two_processes_have_the_losses_of_one(
 
 def test_a_signal_to_one_process_stops_all_of_them_after_the_same_step(tmp_path: Path, models: tuple[str, str]) -> None:
     one = _run(tmp_path, models, "one")
-    train(one, say=_quiet)
+    train(one, say=quiet)
     two = _run(tmp_path, models, "two", training={"per_device_train_batch_size": 2})
     path = tmp_path / "two.yaml"
     path.write_text(dump(two), encoding="utf-8")
@@ -132,7 +132,7 @@ def test_sharded_weights_have_the_losses_of_whole_ones(
         assert any((config.output / "checkpoints").glob(f"*/{leaves}")), "nothing was sharded"
 
     one = _run(tmp_path, models, "one")
-    train(one, say=_quiet)
+    train(one, say=quiet)
     halves = {"per_device_train_batch_size": 2, "save_strategy": "steps", "save_steps": 2}
     two = _run(tmp_path, models, "two", training=halves)
     sharded(two)
@@ -158,8 +158,8 @@ def test_accumulated_batches_have_the_losses_of_a_whole_one(tmp_path: Path, mode
     cut = _run(
         tmp_path, models, "cut", training={"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4}
     )  # fmt: skip
-    train(one, say=_quiet)
-    train(cut, say=_quiet)
+    train(one, say=quiet)
+    train(cut, say=quiet)
     _same(one, cut)
 
 
@@ -168,8 +168,8 @@ def test_a_dropped_batch_takes_nothing_from_the_last_full_one(tmp_path: Path, mo
     plain = _run(tmp_path, models, "plain", training={"per_device_train_batch_size": 6})
     full = {"per_device_train_batch_size": 6, "dataloader_drop_last": True}
     dropped = _run(tmp_path, models, "dropped", training=full)
-    train(plain, say=_quiet)
-    train(dropped, say=_quiet)
+    train(plain, say=quiet)
+    train(dropped, say=quiet)
     _same(plain, dropped)
     for drop, steps in ((False, 10), (True, 8)):
         epochs = {**full, "max_steps": -1, "num_train_epochs": 2, "dataloader_drop_last": drop}
@@ -182,15 +182,15 @@ def test_packing_and_checkpointing_change_no_loss(
     tmp_path: Path, models: tuple[str, str], changes: dict[str, object]
 ) -> None:
     plain, other = _run(tmp_path, models, "plain"), _run(tmp_path, models, "other", **changes)
-    train(plain, say=_quiet)
-    train(other, say=_quiet)
+    train(plain, say=quiet)
+    train(other, say=quiet)
     _same(plain, other)
 
 
 def test_bf16_stays_near(tmp_path: Path, models: tuple[str, str]) -> None:
     plain, half = _run(tmp_path, models, "plain"), _run(tmp_path, models, "half", training={"bf16": True})
-    train(plain, say=_quiet)
-    train(half, say=_quiet)
+    train(plain, say=quiet)
+    train(half, say=quiet)
     _same(plain, half, rel=2e-2)
     assert json.loads((half.output / "versions.json").read_text())["bf16"] is not lacks_bfloat16({"bf16": True})
 
@@ -203,14 +203,14 @@ def test_bf16_is_float32_where_the_processor_only_emulates_it(
     plain, half = _run(tmp_path, models, "plain"), _run(tmp_path, models, "half", training={"bf16": True})
     said: list[str] = []
     foretold = estimate(half, split_corpus(half)).notice
-    train(plain, say=_quiet)
+    train(plain, say=quiet)
     train(half, say=said.append)
     as_asked = json.loads((half.output / "versions.json").read_text())["bf16"]
     if flag:
-        assert as_asked and not foretold and INSTEAD not in said and _losses(plain.output) != _losses(half.output)
+        assert as_asked and not foretold and INSTEAD not in said and losses(plain.output) != losses(half.output)
     else:
         assert not as_asked and foretold == INSTEAD and INSTEAD in said
-        assert _losses(plain.output) == _losses(half.output)
+        assert losses(plain.output) == losses(half.output)
 
 
 def test_online_teaching_gives_the_numbers_of_the_cache(tmp_path: Path, models: tuple[str, str]) -> None:
@@ -218,8 +218,8 @@ def test_online_teaching_gives_the_numbers_of_the_cache(tmp_path: Path, models: 
     for more in ({"sources": sources}, {"sources": sources, "fusion": {"with_target": True, "rule": "avg_ce"}}):
         name = "fused" if "fusion" in more else "one"
         kept, live = _run(tmp_path, models, name, **more), _run(tmp_path, models, f"{name}-live", online=True, **more)
-        train(kept, say=_quiet)
-        train(live, say=_quiet)
+        train(kept, say=quiet)
+        train(live, say=quiet)
         _same(kept, live, rel=1e-3)
         assert not (live.output / "data").exists()
     documents = list(split_corpus(live).train)
@@ -235,7 +235,7 @@ def test_packed_rows_hold_what_padded_ones_do(tmp_path: Path, models: tuple[str,
     config = _run(tmp_path, models, "x")
     from training.data import prepare
 
-    examples = Examples(prepare(config, split_corpus(config).train, _quiet))
+    examples = Examples(prepare(config, split_corpus(config).train, quiet))
     rows = [examples[n] for n in range(4)]
     packed, padded = Collator(1, packing=True)(rows), Collator(1)(rows)
     kept = padded["attention_mask"].bool()
@@ -257,4 +257,4 @@ def test_a_model_that_mixes_packed_documents_is_refused(
     monkeypatch.setattr(type(network), "forward", blind)
     assert not check_packing(network)
     with pytest.raises(TrainingError, match="keep packed documents apart"):
-        train(_run(tmp_path, models, "x", packing=True), say=_quiet)
+        train(_run(tmp_path, models, "x", packing=True), say=quiet)

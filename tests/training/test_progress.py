@@ -12,7 +12,7 @@ import pytest
 
 from fusion_core import ModelError
 from tests.support import tiny
-from tests.training.test_training import _config, _quiet
+from tests.support.tiny_run import quiet, tiny_config
 from training.engines import Engine, InProcess, Job
 from training.progress import PROGRESS, Journal, Standing, read_standing
 from training.splits import split_corpus
@@ -43,12 +43,12 @@ def test_every_stage_is_heard_to_its_end(
     tmp_path: Path, models: tuple[str, str], engine: Engine, shard: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("training.stages.teach.batches.__defaults__", (shard,))
-    config = _config(tmp_path, models)
+    config = tiny_config(tmp_path, models)
     documents = split_corpus(config).train
     titles = [step.title for step in plan(config, documents)]
     for again in (False, True):
         heard: list[Standing] = []
-        prepare(config, documents, _quiet, engine, heard.append, more=1)
+        prepare(config, documents, quiet, engine, heard.append, more=1)
         assert list(dict.fromkeys(one.stage for one in heard)) == titles
         for number, title in enumerate(titles, 1):
             own = [one for one in heard if one.stage == title]
@@ -60,11 +60,11 @@ def test_every_stage_is_heard_to_its_end(
 
 
 def test_a_run_leaves_its_standing(tmp_path: Path, models: tuple[str, str]) -> None:
-    config = _config(tmp_path, models)
+    config = tiny_config(tmp_path, models)
     splits = split_corpus(config)
     before = estimate(config, splits)
     assert [done for _, done in before.stages] == [False] * 5
-    result = train(config, say=_quiet)
+    result = train(config, say=quiet)
     assert read_standing(config.output) == Standing("train", 5, 5, result["steps"], result["steps"], "steps")
     # What was foretold is what came: the steps to the last one, the rest nearly.
     after = estimate(config, splits)
@@ -90,7 +90,7 @@ def test_the_size_of_a_model_is_that_of_its_weights(models: tuple[str, str]) -> 
 
 
 def test_memory_grows_with_what_needs_it(tmp_path: Path, models: tuple[str, str]) -> None:
-    config = _config(tmp_path, models)
+    config = tiny_config(tmp_path, models)
     splits = split_corpus(config)
 
     def needs(**training: object) -> int:

@@ -12,7 +12,7 @@ import yaml
 
 from fusion_core import ConfigError, TrainingError
 from tests.support import tiny
-from tests.training.test_training import _config, _quiet
+from tests.support.tiny_run import quiet, tiny_config
 from training.commands.evaluation import evaluate
 from training.config import load
 from training.console import Format
@@ -29,7 +29,7 @@ from fusion_core.sealed import read_json
 @pytest.fixture
 def sweep(tmp_path: Path, workspace_folder: Path) -> Sweep:
     models = tuple(str(tiny.save_model(tmp_path / n, k, i)) for n, k, i in (("a", "byte-bpe", 1), ("b", "byte-bpe", 2)))
-    config = _config(tmp_path, models, output=str(tmp_path / "sweep"))
+    config = tiny_config(tmp_path, models, output=str(tmp_path / "sweep"))
     shared = json.loads(config.model_dump_json(exclude_unset=True))
     shared["training"] = {"max_steps": 2, "learning_rate": 3e-3, "use_cpu": True, "disable_tqdm": True}
     value = {
@@ -62,7 +62,7 @@ def test_a_small_learning_rate_in_the_grid_stays_a_number(sweep: Sweep) -> None:
 def test_each_methods_best_setting_is_judged_and_a_rerun_trains_nothing(
     tmp_path: Path, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = {row["method"]: row for row in run(sweep, _quiet)["rows"]}
+    rows = {row["method"]: row for row in run(sweep, quiet)["rows"]}
     assert list(rows) == ["clm", "byte-exact", "before training"]
     trials = read_json(tmp_path / "sweep" / "trials.json", FORMAT, VERSION)["trials"]
     bits = {lam: trials[f"byte-exact/lam={lam},seed=0"]["validation_after"] for lam in (0.1, 0.9)}
@@ -76,7 +76,7 @@ def test_each_methods_best_setting_is_judged_and_a_rerun_trains_nothing(
         raise AssertionError("trained again")
 
     monkeypatch.setattr(training.train, "train", never)
-    assert {row["method"]: row["held_out"] for row in run(sweep, _quiet)["rows"]} == {
+    assert {row["method"]: row["held_out"] for row in run(sweep, quiet)["rows"]} == {
         n: r["held_out"] for n, r in rows.items()
     }
 
@@ -122,7 +122,7 @@ def test_another_config_is_another_trial(sweep: Sweep, monkeypatch: pytest.Monke
     for steps in (2, 2, 3):
         sweep.config["training"]["max_steps"] = steps
         with pytest.raises(TrainingError, match="every setting of 'clm' diverged"):
-            run(sweep, _quiet)
+            run(sweep, quiet)
     assert made == [2, 3]
 
 
@@ -146,15 +146,15 @@ def test_other_texts_or_weights_are_another_trial(
     ):
         change()
         with pytest.raises(TrainingError, match="every setting of 'clm' diverged"):
-            run(sweep, _quiet)
+            run(sweep, quiet)
         assert len(made) == trained
 
 
 def test_a_smaller_grid_brings_back_the_model_that_had_lost(sweep: Sweep) -> None:
-    rows = {row["method"]: row for row in run(sweep, _quiet)["rows"]}
+    rows = {row["method"]: row for row in run(sweep, quiet)["rows"]}
     (loser,) = {0.1, 0.9} - {rows["byte-exact"]["setting"]["loss.lam"]}
     sweep.grid["loss.lam"] = [loser]
-    again = {row["method"]: row for row in run(sweep, _quiet)["rows"]}
+    again = {row["method"]: row for row in run(sweep, quiet)["rows"]}
     assert again["byte-exact"]["setting"] == {"loss.lam": loser}
     assert again["byte-exact"]["held_out"] != rows["byte-exact"]["held_out"]
 
@@ -166,7 +166,7 @@ def test_documents_to_choose_on_and_to_judge_on_are_asked_for_first(
     monkeypatch.setattr(training.train, "train", None)
     sweep.config["corpus"][part] = 0.0
     with pytest.raises(ConfigError, match=r"see corpus\.validation and corpus\.held_out"):
-        run(sweep, _quiet)
+        run(sweep, quiet)
 
 
 def test_a_run_that_was_stopped_is_no_trial(tmp_path: Path, sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,16 +178,16 @@ def test_a_run_that_was_stopped_is_no_trial(tmp_path: Path, sweep: Sweep, monkey
 
     monkeypatch.setattr(training.train, "train", stopped)
     with pytest.raises(TrainingError, match=r"stopped in byte-exact/lam=0\.1,seed=0; the same command"):
-        run(sweep, _quiet)
+        run(sweep, quiet)
     assert list(read_trials(tmp_path / "sweep" / "trials.json")) == ["clm/only,seed=0"]
-    run(sweep, _quiet)
+    run(sweep, quiet)
     assert made == ["only,seed=0", "lam=0.1,seed=0", "lam=0.1,seed=0", "lam=0.9,seed=0"]
 
 
 def test_several_seeds_are_judged_together(tmp_path: Path, sweep: Sweep, capsys: pytest.CaptureFixture[str]) -> None:
     """Further seeds train the setting that the first one chose, and each method has one row of all of them."""
     sweep.seeds.append(1)
-    found = run(sweep, _quiet)
+    found = run(sweep, quiet)
     rows = {(row["method"], row["seed"]): row for row in found["rows"]}
     assert rows["byte-exact", 0]["setting"] == rows["byte-exact", 1]["setting"]
     assert len(list((tmp_path / "sweep" / "byte-exact").iterdir())) == 3  # two settings, and one of them once more
@@ -221,7 +221,7 @@ def test_the_sources_ensemble_is_judged_beside_what_is_trained(tmp_path: Path, s
     sweep.methods.pop("byte-exact")
     sweep.methods["ensemble"] = {"kind": "ensemble"}
     sweep.fixed["ensemble"] = ["loss.lam"]
-    rows = {row["method"]: row for row in run(sweep, _quiet)["rows"]}
+    rows = {row["method"]: row for row in run(sweep, quiet)["rows"]}
     assert list(rows) == ["clm", "ensemble", "before training"]
     ((_, judged),) = rows["ensemble"]["held_out"].items()
     assert judged["bits_per_byte"] > 0 and judged["difference"] != 0 and rows["ensemble"]["steps"] == 0
