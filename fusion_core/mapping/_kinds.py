@@ -19,7 +19,7 @@ from fusion_core.tokenizers import Tokenizer
 from fusion_core.workspace import cache_path, digest
 
 # Of what is computed: mappings that an older program kept are made anew.
-_REVISION = "4"
+_REVISION = "5"
 
 # Each kind and what to say about it; `--help` and the app's menu read this table.
 KINDS: dict[str, str] = {

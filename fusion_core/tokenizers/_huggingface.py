@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,14 +11,14 @@ import tokenizers
 from numpy.typing import NDArray
 
 from fusion_core.errors import TokenizerError
+from fusion_core.tokenizers._components import Json, build, walk
 from fusion_core.tokenizers._definition import Definition
+from fusion_core.tokenizers._fragments import Fragments
 from fusion_core.tokenizers._normalised import Normalised
 from fusion_core.tokenizers._pieces import Spelling, byte_of_piece, speller
 from fusion_core.tokenizers._roles import guess_roles
 from fusion_core.tokenizers._tokenizer import RawEncoding
 from fusion_core.tokenizers._vocabulary import MOST_IDS, EntryKind, Vocabulary
-
-Json = dict[str, Any]
 
 
 class HuggingFaceBackend:
@@ -27,14 +26,14 @@ class HuggingFaceBackend:
 
     def __init__(self, definition: Json) -> None:
         self._definition = definition
-        self._tokenizer = _build(definition)
-        self._unprefixed: tokenizers.Tokenizer | None = None
+        self._tokenizer = build(definition)
+        self._fragments: Fragments | None = None
         self._probe: tokenizers.Tokenizer | None = None
 
     def encode(self, text: str, *, parse_special: bool) -> RawEncoding:
         runner = self._tokenizer
         if parse_special:
-            runner = _build(self._definition)
+            runner = build(self._definition)
             runner.encode_special_tokens = False
         encoding = runner.encode(text, add_special_tokens=False)
         ranges = np.asarray(encoding.offsets, dtype=np.int64).reshape(-1, 2)
@@ -60,10 +59,9 @@ class HuggingFaceBackend:
         return Normalised(normalised, offsets[:, 0], offsets[:, 1])
 
     def encode_fragments(self, texts: Sequence[str]) -> list[list[int]]:
-        if self._unprefixed is None:
-            self._unprefixed = _build(_without_prefix(self._definition))
-        encodings = self._unprefixed.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [encoding.ids for encoding in encodings]
+        if self._fragments is None:
+            self._fragments = Fragments(self._definition)
+        return self._fragments.encode(texts)
 
 
 def _check_merges(model: Json) -> None:
@@ -77,52 +75,10 @@ def _check_merges(model: Json) -> None:
             )
 
 
-def _build(definition: Json) -> tokenizers.Tokenizer:
-    try:
-        runner = tokenizers.Tokenizer.from_str(json.dumps(definition))
-    except Exception as error:  # the library raises bare Exceptions
-        raise TokenizerError(f"not a valid tokenizer.json: {error}") from error
-    runner.encode_special_tokens = True
-    return runner
-
-
-def _walk(node: Any) -> Iterator[Json]:
-    """Every component of a normalizer, pre-tokenizer or decoder, sequences opened."""
-    if isinstance(node, dict):
-        yield node
-        for key in ("normalizers", "pretokenizers", "decoders", "processors"):
-            for child in node.get(key) or ():
-                yield from _walk(child)
-
-
-def _without_prefix(definition: Json) -> Json:
-    """The same tokenizer, made neither to put a space in front of a text nor to drop one that is there."""
-    changed = copy.copy(definition)
-    changed["normalizer"] = copy.deepcopy(definition.get("normalizer"))
-    changed["pre_tokenizer"] = copy.deepcopy(definition.get("pre_tokenizer"))
-    marks_spaces = any(node.get("type") == "Metaspace" for node in _walk(changed["pre_tokenizer"]))
-    for part in ("normalizer", "pre_tokenizer"):
-        for node in _walk(changed[part]):
-            if marks_spaces and node.get("type") == "Strip":
-                node["strip_left"] = False
-            if marks_spaces and node.get("pretokenizers"):
-                node["pretokenizers"] = [n for n in node["pretokenizers"] if n.get("type") != "WhitespaceSplit"]
-            if node.get("normalizers"):
-                node["normalizers"] = [n for n in node["normalizers"] if n.get("type") != "Prepend"]
-            if node.get("type") == "Metaspace":
-                node["prepend_scheme"] = "never"
-                node.pop("add_prefix_space", None)
-            elif node.get("type") == "ByteLevel":
-                node["add_prefix_space"] = False
-    if (changed["normalizer"] or {}).get("type") == "Prepend":
-        changed["normalizer"] = None
-    return changed
-
-
 def _spelling(definition: Json) -> Spelling:
     """How pieces write bytes, from the decoder, or from what is there in its stead."""
     parts = ("decoder", "pre_tokenizer", "normalizer")
-    kinds = {part: [node.get("type") for node in _walk(definition.get(part))] for part in parts}
+    kinds = {part: [node.get("type") for node in walk(definition.get(part))] for part in parts}
     if "ByteLevel" in kinds["decoder"] or (not kinds["decoder"] and "ByteLevel" in kinds["pre_tokenizer"]):
         return Spelling.BYTE_LEVEL
     model = definition["model"].get("type")
@@ -206,7 +162,7 @@ def _adds_bos(source: Json, config: Mapping[str, Any], guessed: Callable[[], str
         return stated
     bos = config.get("bos_token")
     bos = bos.get("content") if isinstance(bos, Mapping) else bos
-    for node in _walk(source.get("post_processor")):
+    for node in walk(source.get("post_processor")):
         single = node.get("single")
         if isinstance(single, list) and single and isinstance(single[0], dict):
             first = single[0].get("SpecialToken")

@@ -43,7 +43,7 @@ class Backend(Protocol):
         ...
 
     def encode_fragments(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of texts that stand in the middle of another one: no space is put in front."""
+        """Ids of texts that stand behind a letter in another one: no space is put in front."""
         ...
 
     def files(self) -> dict[str, bytes]:
@@ -190,5 +190,6 @@ class Tokenizer:
         return list(files)
 
     def encode_fragments(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of each text as it would be cut in the middle of another: without an added space or bos."""
+        """Ids of each text as it would be cut behind a letter of another: without an added space or bos, and as the
+        rest of a word (`##ing`) where the tokenizer tells that from a word."""
         return self.backend.encode_fragments(texts)

@@ -18,7 +18,7 @@ from fusion_core.transfer._result import Transfer, unchanged, uncovered
 @lru_cache(maxsize=16)
 def kernel_pair(index: TransferIndex) -> kernel.Pair:
     """The tables of two vocabularies as the compiled loops take them."""
-    source = index.source.vocabulary
+    source, words = index.source.vocabulary, index.words
     return kernel.Pair(
         s_buffer=np.ascontiguousarray(source.buffer),
         s_offsets=source.offsets,
@@ -37,6 +37,10 @@ def kernel_pair(index: TransferIndex) -> kernel.Pair:
         spelled_from=index.spelled_from,
         lookahead=index.lookahead,
         open_runs=index.open_runs,
+        words=words is not None,
+        read=np.frombuffer(b"", np.uint8) if words is None else words.read,
+        reads=np.zeros(0, np.int64) if words is None else words.reads,
+        closes=np.zeros(0, np.bool_) if words is None else words.closes,
     )
 
 
@@ -94,6 +98,7 @@ def byte_exact(
         places.pending,
         places.ends,
         places.cuts,
+        target.ids[:-1],
         places.row,  # row r predicts token r: that is where the text's own path goes on
         source.encoding.ids,
         target.ids[1:],

@@ -29,7 +29,8 @@ class Pair(NamedTuple):
 
     `s_*` are source entries by id, `o_*` the same in the order of their bytes, `t_*` target entries in the order of
     their bytes with their ids, and by target id their rank. `spelled[spelled_from[s]:spelled_from[s + 1]]` is source
-    entry s in target tokens. The rest as in the index.
+    entry s in target tokens. With `words` the target drops blanks: `read`, `reads` and `closes` of its `Words`. The
+    rest as in the index.
     """
 
     s_buffer: NDArray[np.uint8]
@@ -49,6 +50,10 @@ class Pair(NamedTuple):
     spelled_from: NDArray[np.int64]
     lookahead: bool
     open_runs: bool
+    words: bool
+    read: NDArray[np.uint8]
+    reads: NDArray[np.int64]
+    closes: NDArray[np.bool_]
 
 
 class Rows(NamedTuple):
@@ -183,9 +188,15 @@ def _is_run(pair, low, depth):  # type: ignore[no-untyped-def]
 def _resolve(pair, s, skip, low, high, depth, token, before):  # type: ignore[no-untyped-def]
     """The state after source entry `s`, less its first `skip` bytes: low, high, depth, token, the token of a byte less,
     and whether it is open."""
-    end = pair.s_offsets[s + 1]
-    for k in range(pair.s_offsets[s] + skip, end):
-        byte = pair.s_buffer[k]
+    data, start, end = pair.s_buffer, pair.s_offsets[s] + skip, pair.s_offsets[s + 1]
+    if pair.words:
+        data, start, end = pair.read, pair.reads[start], pair.reads[end]
+    for k in range(start, end):
+        byte = data[k]
+        if pair.words and _is_blank(byte):  # however many and whichever, they are one space
+            if depth == 1 and pair.t_buffer[pair.t_offsets[low]] == 32:
+                continue
+            byte = np.uint8(32)
         if pair.lookahead and not _is_blank(byte) and depth > 1 and _is_run(pair, low, depth):
             return low, high, depth, before, before, False
         a, b = _narrow(pair.t_buffer, pair.t_offsets, low, high, depth, byte)
@@ -232,16 +243,22 @@ def _cut_at(pair, s, skip):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def begin(pair, rows, row, text, start, end, cut_there, gold, truth, scratch, ledger):  # type: ignore[no-untyped-def]
+def begin(pair, rows, row, text, start, end, cut_there, read, gold, truth, scratch, ledger):  # type: ignore[no-untyped-def]
     """The first distribution: whole entries if nothing is pending, else those that start with `text[start:end]`.
 
     With `cut_there` the target's tokens begin anew at `start`, so that an entry which they would cut otherwise than the
     text has been cut is none of those. The text's own entry `gold` always is, and goes to the text's own token `truth`.
+    `read` is the target token that ends at `end`.
     Returns whether anything is known.
     """
     skip = end - start
-    everything, nothing = len(pair.t_ids), np.int64(-1)
+    nothing = np.int64(-1)
     size = len(pair.first)
+    fresh = pair.words and pair.closes[read]  # the next token begins a word, with a blank or without
+    r_low, r_high, r_depth = np.int64(0), np.int64(len(pair.t_ids)), np.int64(0)
+    if fresh:
+        r_low, r_high = _narrow(pair.t_buffer, pair.t_offsets, r_low, r_high, r_depth, np.uint8(32))
+        r_depth = np.int64(1)
     kept = 0.0
     for c in range(rows.probs.shape[1]):
         p = np.float64(rows.probs[row, c])
@@ -254,10 +271,18 @@ def begin(pair, rows, row, text, start, end, cut_there, gold, truth, scratch, le
         if skip == 0:
             if s >= size:  # a padding row of the model
                 ledger[LOST] += p
+            elif pair.words and pair.s_spells[s]:
+                low, high, depth, token, before, is_open = _resolve(
+                    pair, s, 0, r_low, r_high, r_depth, nothing, nothing
+                )
+                if is_open and (fresh or pair.opens[s]):
+                    wait(scratch, s, p, low, high, depth, token, before)
+                else:
+                    _book_own(scratch, ledger, token, truth if s == gold else nothing, p)
             elif not pair.opens[s]:
                 _book_own(scratch, ledger, np.int64(pair.first[s]), truth if s == gold else np.int64(-1), p)
             else:
-                low, high, depth, token, before, _ = _resolve(pair, s, 0, 0, everything, 0, nothing, nothing)
+                low, high, depth, token, before, _ = _resolve(pair, s, 0, r_low, r_high, r_depth, nothing, nothing)
                 wait(scratch, s, p, low, high, depth, np.int64(pair.first[s]), before)
             continue
         if s >= size or not pair.s_spells[s]:
@@ -274,7 +299,7 @@ def begin(pair, rows, row, text, start, end, cut_there, gold, truth, scratch, le
         if following == -2 and s != gold:
             continue
         kept += p
-        low, high, depth, token, before, is_open = _resolve(pair, s, skip, 0, everything, 0, nothing, nothing)
+        low, high, depth, token, before, is_open = _resolve(pair, s, skip, r_low, r_high, r_depth, nothing, nothing)
         token = following if following >= 0 else token
         if is_open:
             wait(scratch, s, p, low, high, depth, token, before)
@@ -346,6 +371,7 @@ def share(pair, k, at_root, own, own_row, scratch, ledger, found, weights):  # t
     s, mass = scratch.entry[k], scratch.mass[k]
     low, high, depth, token, before = scratch.state[k]
     cut = before if pair.open_runs and before >= 0 and _is_run(pair, low, depth) else np.int64(-1)
+    at_root = at_root and not pair.words
     count, weight = 0, 0.0
     if own_row >= 0 and mass > _NEGLIGIBLE:
         o_low, o_high = np.int64(0), np.int64(0)
@@ -398,7 +424,7 @@ def share(pair, k, at_root, own, own_row, scratch, ledger, found, weights):  # t
 
 
 @njit(cache=True, nogil=True)
-def transfer(text, row_of, pending, ends, cuts, next_token, path, truths, pair, rows, own, own_of, chaining):  # type: ignore[no-untyped-def]
+def transfer(text, row_of, pending, ends, cuts, read, next_token, path, truths, pair, rows, own, own_of, chaining):  # type: ignore[no-untyped-def]
     """Carry source distributions to target positions.
 
     Args:
@@ -406,6 +432,7 @@ def transfer(text, row_of, pending, ends, cuts, next_token, path, truths, pair, 
         row_of: int64[m], the source distribution of each target position, -1 for none.
         pending, ends: int64[m], the bytes up to which that distribution, and the position, have read.
         cuts: bool[m], a target token begins at `pending`.
+        read: int32[m], the target token that ends there.
         next_token: int64[m], where in `path` the text's own source token after that distribution stands.
         path: int32[n], the text's source tokens; the distribution after the one of row r is row r + 1.
         truths: int32[m], the target token that the text has next.
@@ -432,7 +459,7 @@ def transfer(text, row_of, pending, ends, cuts, next_token, path, truths, pair, 
         gold = np.int64(path[next_token[i]]) if chaining and next_token[i] < len(path) else np.int64(-1)
         truth = np.int64(truths[i])
         known = row_of[i] >= 0 and begin(
-            pair, rows, row_of[i], text, pending[i], ends[i], cuts[i], gold, truth, scratch, book
+            pair, rows, row_of[i], text, pending[i], ends[i], cuts[i], read[i], gold, truth, scratch, book
         )
         if known:
             at_root = pending[i] == ends[i]

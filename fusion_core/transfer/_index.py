@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from fusion_core.mapping import VocabularyMapping, map_vocabulary
 from fusion_core.tokenizers import Tokenizer
+from fusion_core.transfer._words import Words, drops_blanks, read_words
 
 
 @dataclass(frozen=True)
@@ -31,18 +32,24 @@ class Sorted:
 def sort_entries(tokenizer: Tokenizer, chosen: NDArray[np.bool_]) -> Sorted:
     """The chosen entries (bool[size]) of a vocabulary, sorted."""
     canonical = tokenizer.vocabulary.canonical
+    return _sort({i: [canonical[i]] for i in np.flatnonzero(chosen).tolist()}, tokenizer.size)
+
+
+def _sort(written: dict[int, list[bytes]], size: int) -> Sorted:
+    """Entries by their ids, ascending, each with the strings that it is written as; its rank is that of the first."""
     lowest: dict[bytes, int] = {}
-    for i in np.flatnonzero(chosen).tolist():
-        lowest.setdefault(canonical[i], i)
-    strings = sorted(lowest)
-    offsets = np.zeros(len(strings) + 1, dtype=np.int64)
-    np.cumsum([len(s) for s in strings], out=offsets[1:])
-    ids = np.array([lowest[s] for s in strings], dtype=np.int32)
-    rank = np.full(tokenizer.size, -1, dtype=np.int32)
-    place = {s: n for n, s in enumerate(strings)}
-    for i in np.flatnonzero(chosen).tolist():
-        rank[i] = place[canonical[i]]
-    return Sorted(ids, np.frombuffer(b"".join(strings), dtype=np.uint8), offsets, rank)
+    for i, strings in written.items():
+        for string in strings:
+            lowest.setdefault(string, i)
+    ordered = sorted(lowest)
+    offsets = np.zeros(len(ordered) + 1, dtype=np.int64)
+    np.cumsum([len(s) for s in ordered], out=offsets[1:])
+    ids = np.array([lowest[s] for s in ordered], dtype=np.int32)
+    rank = np.full(size, -1, dtype=np.int32)
+    place = {s: n for n, s in enumerate(ordered)}
+    for i, strings in written.items():
+        rank[i] = place[strings[0]]
+    return Sorted(ids, np.frombuffer(b"".join(ordered), dtype=np.uint8), offsets, rank)
 
 
 def reachable(tokenizer: Tokenizer) -> NDArray[np.bool_]:
@@ -82,6 +89,7 @@ class TransferIndex:
         spelled, spelled_from: int32 and int64[source size + 1]: each source entry in target tokens, one by one.
         lookahead: the target's tokenizer does so: a run of blanks is one space shorter once a word follows.
         open_runs: and the source's does not, so that a run of blanks in it is never sure.
+        words: where the target drops blanks, how its entries are written, in `targets` too.
     """
 
     source: Tokenizer
@@ -96,6 +104,7 @@ class TransferIndex:
     spelled_from: NDArray[np.int64]
     lookahead: bool
     open_runs: bool
+    words: Words | None = None
 
 
 def looks_ahead(tokenizer: Tokenizer) -> bool:
@@ -130,6 +139,8 @@ def _spell_out(source: Tokenizer, target: Tokenizer) -> tuple[NDArray[np.int32],
 
 def build_index(source: Tokenizer, target: Tokenizer) -> TransferIndex:
     """Work out the tables (a second or two for large vocabularies); keep the result for all texts of the pair."""
+    if drops_blanks(target):
+        return _index_of_words(source, target)
     forth: VocabularyMapping = map_vocabulary(source, target, kind="first-token")
     back: VocabularyMapping = map_vocabulary(target, source, kind="first-token")
     can = reachable(target)
@@ -160,4 +171,38 @@ def build_index(source: Tokenizer, target: Tokenizer) -> TransferIndex:
         *_spell_out(source, target),
         lookahead,
         lookahead and not looks_ahead(source),
+    )
+
+
+def _index_of_words(source: Tokenizer, target: Tokenizer) -> TransferIndex:
+    """The same for a target that drops blanks, and takes the longest piece that a word begins with."""
+    words = read_words(source, target)
+    targets = _sort(dict(sorted(words.strings.items())), target.size)
+    spells = np.flatnonzero(source.vocabulary.spells).tolist()
+    entries = {i: words.entry(source, i) for i in spells}
+    alike: dict[bytes, list[int]] = {}
+    for i, read in entries.items():
+        alike.setdefault(read, []).append(i)
+    opens = np.zeros(source.size, dtype=np.bool_)
+    opens[alike.get(b" ", [])] = True
+    texts = [string.decode("utf-8", "replace") for strings in words.strings.values() for string in strings]
+    for text, row in zip(texts, source.encode_fragments(texts), strict=True):
+        read = entries.get(row[0], b"") if row else b""
+        if 0 < len(read) < len(text.encode()) and text.encode().startswith(read):
+            opens[alike[read]] = True
+    nothing: NDArray[np.int32] = np.full(target.size, -1, dtype=np.int32)
+    return TransferIndex(
+        source,
+        target,
+        sort_entries(source, source.vocabulary.spells),
+        targets,
+        map_vocabulary(source, target, kind="first-token").best,
+        opens,
+        nothing,
+        nothing,
+        np.zeros(0, dtype=np.int32),
+        np.zeros(source.size + 1, dtype=np.int64),
+        lookahead=False,
+        open_runs=False,
+        words=words,
     )

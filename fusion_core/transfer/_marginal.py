@@ -127,6 +127,7 @@ def marginal(
             places.pending[i],
             places.ends[i],
             places.cuts[i],
+            target.ids[i],
             np.int64(-1),
             np.int64(-1),
             scratch,

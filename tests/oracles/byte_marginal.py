@@ -27,18 +27,23 @@ def next_probs(said: tuple[str, ...], words: Sequence[str], weights: Weights) ->
     return {w: p / total for w, p in fitting.items()}
 
 
-def first_target_token(words: Sequence[str], target: Sequence[str], weights: Weights) -> dict[str, float]:
-    """Target word -> probability that the text, from its start, begins with it."""
+def first_target_token(
+    words: Sequence[str], target: Sequence[str], weights: Weights, read: Callable[[str], str] = str
+) -> dict[str, float]:
+    """Target word -> probability that the text, from its start and as the target reads it, begins with it."""
     longest = max(map(len, target))
     found: dict[str, float] = {}
     unfinished: dict[tuple[str, ...], float] = {(): 1.0}
     while unfinished:
         said, mass = unfinished.popitem()
-        text = "".join(said)
+        if mass < 1e-7:  # what reads like nothing could go on for ever
+            continue
+        text = read("".join(said))
         following = next_probs(said, words, weights)
         if len(text) >= longest or not following:  # settled, or nothing can follow
-            first = longest_match(text, target)[0]
-            found[first] = found.get(first, 0.0) + mass
+            if fitting := [word for word in target if text.startswith(word)]:
+                first = max(fitting, key=len)
+                found[first] = found.get(first, 0.0) + mass
             continue
         for word, p in following.items():
             unfinished[(*said, word)] = mass * p

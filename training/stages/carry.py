@@ -37,7 +37,7 @@ CARRIED = pa.schema(
 )
 # Raised with every change of the code after which the same predictions are carried over to other distributions, or rows
 # have another form, so that shards made before it are made anew.
-REVISION = 4
+REVISION = 5
 # Probability below which an entry is not kept.
 LEAST = 2**-24
 # FuseLLM's and PTA-LLM's code as it is, by the name of a source's method.
