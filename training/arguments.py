@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from transformers import TrainingArguments
+from transformers import Trainer, TrainingArguments, get_scheduler
 from transformers.integrations import get_available_reporting_integrations
+from transformers.utils import is_liger_kernel_available
 
 from fusion_core.errors import TrainingError
 from training.config import DEFAULTS, Config
+from training.guards import refusals_told
 from training.precision import lacks_bfloat16, trains_on_cpu
+
+_METRIC = "bits_per_byte"
 
 
 def arguments_of(config: Config, validates: bool) -> TrainingArguments:
@@ -24,12 +28,13 @@ def arguments_of(config: Config, validates: bool) -> TrainingArguments:
         defaults |= _evaluating(config)
     defaults["dataloader_pin_memory"] = torch.cuda.is_available()
     chosen = {**defaults, **config.training}
-    if chosen.get("bf16") and trains_on_cpu(chosen):
-        chosen = {"use_cpu": True, **chosen, "bf16": not lacks_bfloat16(chosen)}
-    if config.patience:
-        chosen = {"load_best_model_at_end": True, **chosen}
-    if chosen.get("load_best_model_at_end"):
-        chosen = {"metric_for_best_model": "bits_per_byte", "greater_is_better": False, **chosen}
+    if trains_on_cpu(chosen):  # without a word of it, several processes on CPUs would not know of each other
+        chosen = {**chosen, "use_cpu": True, "bf16": bool(chosen.get("bf16")) and not lacks_bfloat16(chosen)}
+    if validates:
+        chosen = {"metric_for_best_model": _METRIC, "greater_is_better": False, **chosen}
+        if config.patience:
+            chosen = {"load_best_model_at_end": True, **chosen}
+        _check_best(config, chosen)
     if chosen.get("eval_strategy", "no") != "no" and not validates:
         raise TrainingError(
             "training.eval_strategy asks for evaluation, and there is no validation document; leave it out, or raise "
@@ -37,12 +42,11 @@ def arguments_of(config: Config, validates: bool) -> TrainingArguments:
         )
     if (sampling := chosen.get("train_sampling_strategy", "random")) not in ("random", "sequential"):
         raise TrainingError(f"training.train_sampling_strategy: {sampling} is not supported; random or sequential is")
-    try:
+    with refusals_told():
         made = TrainingArguments(
             output_dir=str(config.output / "checkpoints"), remove_unused_columns=False, label_names=["labels"], **chosen
         )
-    except (TypeError, ValueError, ImportError) as error:
-        raise TrainingError(f"the Trainer refuses what 'training' says: {' '.join(str(error).split())}") from error
+        _try_out(made)
     there = get_available_reporting_integrations()
     if missing := sorted(set(made.report_to) - set(there)):
         raise TrainingError(
@@ -50,6 +54,41 @@ def arguments_of(config: Config, validates: bool) -> TrainingArguments:
             f"{', '.join([*there, 'none'])}, and metrics.jsonl is always written"
         )
     return made
+
+
+def _check_best(config: Config, chosen: dict[str, Any]) -> None:
+    """What is measured is bits per byte, and the fewer the better."""
+    if str(chosen["metric_for_best_model"]).removeprefix("eval_") != _METRIC or chosen["greater_is_better"]:
+        raise TrainingError(
+            f"training.metric_for_best_model: runs are measured in {_METRIC} alone, and fewer are better; leave "
+            "metric_for_best_model and greater_is_better out"
+        )
+    if config.patience and not chosen["load_best_model_at_end"]:
+        raise TrainingError(
+            "patience stops a run and keeps its best checkpoint, which training.load_best_model_at_end: false forbids; "
+            "leave one of them out"
+        )
+
+
+def _try_out(made: TrainingArguments) -> None:
+    """Make the optimizer and the schedule for a single weight: the Trainer makes them when all data is there."""
+    weight = torch.nn.Linear(1, 1)
+    kind, arguments = Trainer.get_optimizer_cls_and_kwargs(made, weight)
+    arguments = {name: value for name, value in arguments.items() if name not in ("params", "model", "optimizer_dict")}
+    optimizer = kind(weight.parameters(), **arguments)
+    get_scheduler(made.lr_scheduler_type, optimizer, 0, 1, made.lr_scheduler_kwargs)
+    if made.use_liger_kernel and not is_liger_kernel_available():
+        raise ImportError("use_liger_kernel needs the package liger-kernel")
+
+
+def check_batches(made: TrainingArguments, examples: int) -> None:
+    """Raise `TrainingError` where no batch would be full and none but full ones are taken."""
+    size = made.train_batch_size * made.world_size
+    if made.dataloader_drop_last and examples < size:
+        raise TrainingError(
+            f"there are {examples} examples, fewer than one batch of {size}, and training.dataloader_drop_last leaves "
+            "out what does not fill one; leave it out, or lower per_device_train_batch_size"
+        )
 
 
 def _evaluating(config: Config) -> dict[str, Any]:

@@ -8,14 +8,24 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import NoneType
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from fusion_core.errors import ConfigError
 from fusion_core.fusion import RULES
 from fusion_core.transfer import METHODS
+from fusion_core.workspace import expanded
 from training import yaml_text
 from training.corpus import CORPORA
 
@@ -56,6 +66,10 @@ DEFAULTS: dict[str, Any] = {
 }
 # Names that training.stages.carry knows besides the transfer methods.
 PUBLISHED = ("published-hard", "published-soft", "published-ot")
+
+
+# A home folder may be written as `~`.
+_Place = Annotated[Path, AfterValidator(expanded)]
 
 
 def _one_of(value: str, names: Sequence[str]) -> str:
@@ -107,10 +121,10 @@ class CorpusSection(_Section):
     """Texts, and which of them are kept apart."""
 
     name: str | None = Field(None, description=f"A corpus that is always there: {', '.join(CORPORA)}.")
-    files: list[Path] = Field(
+    files: list[_Place] = Field(
         [],
-        description="Text files, or .jsonl or .parquet with a column 'text' (and 'name': rows of one name are one "
-        "document's).",
+        description="Text files, or .jsonl, .ndjson or .parquet with a column 'text' (and 'name': rows of one name are "
+        "one document's).",
     )
     hub: HubSection | None = Field(None, description="A data set of the Hugging Face hub.")
     part: str | None = Field(
@@ -186,7 +200,13 @@ class Config(_Section):
         description="train; or, for comparison and without training, ensemble: the sources fused, as they "
         "are; linear or slerp: the weights of target and sources merged (one architecture).",
     )
-    merge_weight: float = Field(0.5, ge=0, le=1, description="Of each source's weights, for linear and slerp.")
+    merge_weight: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="For linear and slerp: of each source's weights against what is "
+        "merged before it, the target and the sources named first.",
+    )
     target: str = Field(description="The model that learns: a sample's name, a hub id, a folder or a .gguf file.")
     sources: list[Source] = Field([], description="Who teaches; none trains on the text alone.")
     corpus: CorpusSection = Field(description="Texts, and which of them are kept apart.")
@@ -208,11 +228,11 @@ class Config(_Section):
         0, ge=0, description="Stop after so many evaluations without a better one; 0 never. Keeps the best checkpoint."
     )
     lora: LoraSection | None = Field(None, description="Train adapters instead of all weights.")
-    data: Path | None = Field(
+    data: _Place | None = Field(
         None,
         description="Where distributions are kept, by default data/ in output; runs that name one folder share them.",
     )
-    output: Path = Field(description="The run's folder: data, checkpoints, metrics, the trained model.")
+    output: _Place = Field(description="The run's folder: data, checkpoints, metrics, the trained model.")
 
     @field_validator("version")
     @classmethod

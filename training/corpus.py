@@ -89,9 +89,9 @@ CORPORA: dict[str, Corpus] = {
 
 
 def read_text(path: Path) -> str:
-    """A UTF-8 file's text; raises `TextError` that says what is wrong with it."""
+    """A UTF-8 file's text, less a byte order mark; raises `TextError` that says what is wrong with it."""
     try:
-        return path.read_bytes().decode("utf-8")
+        return path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise TextError(f"cannot read {path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
@@ -99,7 +99,7 @@ def read_text(path: Path) -> str:
 
 
 def _records(path: Path) -> Iterator[dict[str, object]]:
-    if path.suffix == ".parquet":
+    if path.suffix.lower() == ".parquet":
         try:
             for batch in pq.ParquetFile(path).iter_batches(batch_size=256):
                 yield from batch.to_pylist()
@@ -120,8 +120,8 @@ def _records(path: Path) -> Iterator[dict[str, object]]:
 
 
 def from_file(path: Path, label: str) -> Iterator[Document]:
-    """The documents of a file: `.jsonl` and `.parquet` hold one per row in the column `text` (with `name` and `domain`
-    if there; rows of one name are one document's); any other file is one document.
+    """The documents of a file: `.jsonl`, `.ndjson` and `.parquet` hold one per row in the column `text` (with `name`
+    and `domain` if there; rows of one name are one document's); any other file is one document.
 
     Args:
         label: what documents are named by that have no name of their own.
@@ -133,9 +133,10 @@ def from_file(path: Path, label: str) -> Iterator[Document]:
         raise TextError(
             f"{path} is a folder, or a pipe, which a corpus cannot be: it is read more than once; give a file"
         )
-    if path.suffix in (".csv", ".tsv", ".json"):
+    suffix = path.suffix.lower()
+    if suffix in (".csv", ".tsv", ".json"):
         raise TextError(f"{path}: texts in columns are read from .jsonl or .parquet; convert it, or name it .txt")
-    if path.suffix not in (".jsonl", ".parquet"):
+    if suffix not in (".jsonl", ".ndjson", ".parquet"):
         yield Document(label, path.stem, read_text(path))
         return
     for number, record in enumerate(_records(path), 1):

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from filelock import FileLock, Timeout
 
 from fusion_core import Tokenizer, load_tokenizer
-from fusion_core.errors import DistributionError
+from fusion_core.errors import DistributionError, TrainingError
 from fusion_core.models import load_model
 from fusion_core.workspace import digest
 from training.config import Config
@@ -67,7 +69,11 @@ def plan(config: Config, train: Iterable[Document]) -> list[Step]:
     """The steps from documents to examples, in their order; the last one's folder holds the examples."""
     root = config.data or config.output / "data"
     # A run of its own may raise its limit and keep what it has; runs that share data may differ in theirs.
-    corpus = digest(config.corpus.model_dump_json(exclude={"limit"} if config.data is None else set()))
+    own = config.data is None
+    corpus = digest(
+        config.corpus.model_dump_json(exclude={"limit"} if own else set()),
+        *([] if own else [str(path.absolute()) for path in config.corpus.files]),
+    )
 
     def folder(stage: str, label: str, *parts: Any) -> Path:
         slug = re.sub(r"[^A-Za-z0-9.-]+", "-", label)[-40:].strip("-.")
@@ -187,6 +193,29 @@ def _reader(sides: Mapping[str, Path]) -> Callable[[], Iterator[pa.RecordBatch]]
             yield carry.join(dict(zip(sides, batches, strict=True)))
 
     return joined
+
+
+@contextmanager
+def sharing(config: Config, say: Say) -> Iterator[None]:
+    """Keep other runs out of a data folder that is shared, from the first stage until the examples are open: one on
+    changed texts would otherwise make its own of what this one has half done."""
+    if config.data is None:
+        yield
+        return
+    try:
+        config.data.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(config.data / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            say(f"another run makes its data in {config.data}; waiting for it ...")
+            lock.acquire()
+    except OSError as error:
+        raise TrainingError(f"cannot write to {config.data}: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def prepare(

@@ -17,7 +17,7 @@ from fusion_core.workspace import atomic_path, digest
 from training.config import Config
 from training.corpus import Document
 from training.data import online_chain
-from training.shards import read_manifest, read_shards, writing
+from training.shards import checksum, read_manifest, read_shards, writing
 from training.stages.examples import windows
 from training.stages.records import DOCUMENTS
 
@@ -31,9 +31,10 @@ def example(batch: pa.RecordBatch, row: int) -> dict[str, Any]:
 
 
 def _in_one_file(folder: Path) -> Path:
-    """All shards of `folder` behind each other, written where they are not yet."""
+    """All shards of `folder` behind each other, written where they are not yet, or are not as they were written."""
     path = folder / f"examples-{digest(*(shard.sha256 for shard in read_manifest(folder).shards))[:16]}.arrow"
-    if not path.is_file():
+    seal = path.with_suffix(".sha256")
+    if not (path.is_file() and seal.is_file() and seal.read_text(encoding="utf-8") == checksum(path)):
         with atomic_path(path) as temporary, pa.OSFile(str(temporary), "wb") as sink:
             batches = read_shards(folder)
             first = next(batches)
@@ -41,8 +42,10 @@ def _in_one_file(folder: Path) -> Path:
                 writer.write_batch(first)
                 for batch in batches:
                     writer.write_batch(batch)
-        for old in folder.glob("examples-*.arrow"):
-            if old != path:
+        with atomic_path(seal) as temporary:
+            temporary.write_text(checksum(path), encoding="utf-8")
+        for old in folder.glob("examples-*.*"):
+            if old not in (path, seal):
                 old.unlink(missing_ok=True)
     return path
 

@@ -18,15 +18,9 @@ from training.evaluate import Score
 _BATCH = 8
 
 
-def score_ensemble(
-    config: Config, documents: Sequence[Document], progress: Callable[[int, int], None] | None = None
-) -> list[Score]:
-    """Every document's score by the sources carried to the target's tokens and fused by the config's rule.
-
-    Raises:
-        ConfigError: there are no sources, one is carried by a published rule, which gives no whole distribution, or
-            the gold token itself would choose between them.
-    """
+def check_ensemble(config: Config) -> None:
+    """Raise `ConfigError` where there are no sources, one is carried by a published rule, which gives no whole
+    distribution, or the gold token itself would choose between them."""
     if not config.sources:
         raise ConfigError("an ensemble needs sources")
     if published := [s.method for s in config.sources if s.method in PUBLISHED]:
@@ -36,6 +30,17 @@ def score_ensemble(
             f"an ensemble by {config.fusion.rule} at the level token lets the gold token choose its predictor; take "
             "the level sequence, or the rule mean or product ('fusescope fidelity' gives that bound, and says so)"
         )
+
+
+def score_ensemble(
+    config: Config, documents: Sequence[Document], progress: Callable[[int, int], None] | None = None
+) -> list[Score]:
+    """Every document's score by the sources carried to the target's tokens and fused by the config's rule.
+
+    Raises:
+        ConfigError: as `check_ensemble`.
+    """
+    check_ensemble(config)
     names = list(dict.fromkeys([config.target, *(source.model for source in config.sources)]))
     models = {name: load_model(name, device=config.teach.device, dtype=config.teach.dtype) for name in names}
     target = models[config.target]

@@ -80,17 +80,19 @@ def estimate(config: Config, splits: Splits) -> Estimate:
     Raises:
         ModelError: a model is not there.
         ConfigError: its examples are longer than the target can read.
-        TrainingError: the Trainer refuses its arguments.
+        TrainingError: the Trainer refuses its arguments, or they leave no batch to train on.
     """
     trains = config.kind == "train"
     if trains:
         # Only here: a dry run asks, and nothing is made.
-        from training.arguments import arguments_of
+        from training.arguments import arguments_of, check_batches
 
-        arguments_of(config, bool(splits.validation))
+        arguments = arguments_of(config, bool(splits.validation))
     lengths = list(_lengths(config, splits))
     chosen = {**DEFAULTS, **config.training}
     examples = sum(len(list(windows(length, config.max_length))) for length in lengths)
+    if trains:
+        check_batches(arguments, examples)
     limit, epochs = int(chosen.get("max_steps", -1)), float(chosen["num_train_epochs"])
     micro, gathered = int(chosen["per_device_train_batch_size"]), int(chosen.get("gradient_accumulation_steps", 1))
     batches = examples // micro if chosen.get("dataloader_drop_last") else -(-examples // micro)

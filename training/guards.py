@@ -3,6 +3,7 @@ ours."""
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from safetensors import SafetensorError
 
 from fusion_core.errors import TrainingError
 
+# What the system says when a file could not be written.
+_CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG}
 # In what torch says when a file could not be written whole.
 _WRITING = ("inline_container", "PytorchStreamWriter", "Parent directory", "basic_ios", "iostream error")
 
@@ -52,12 +55,26 @@ def failures_told(folder: Path) -> Iterator[None]:
             "memory does not suffice for this step; try a lower per_device_train_batch_size (with "
             "gradient_accumulation_steps), a lower max_length, gradient_checkpointing, or lora"
         ) from error
-    except (OSError, SafetensorError) as error:
+    except SafetensorError as error:
+        raise TrainingError(_cannot_write(folder, error)) from error
+    except OSError as error:
+        if error.errno not in _CANNOT_WRITE:
+            raise TrainingError(f"the run in {folder} failed: {' '.join(str(error).split())[:300]}") from error
         raise TrainingError(_cannot_write(folder, error)) from error
     except RuntimeError as error:
         if not any(word in str(error) for word in _WRITING):
             raise
         raise TrainingError(_cannot_write(folder, error)) from error
+
+
+@contextmanager
+def refusals_told() -> Iterator[None]:
+    """Turn what the Trainer, or a library that it asks for, refuses in its arguments into a `TrainingError`."""
+    try:
+        yield
+    except (TypeError, ValueError, ImportError, AttributeError, KeyError, AssertionError) as error:
+        reason = " ".join(str(error).split())[:400] or type(error).__name__
+        raise TrainingError(f"the Trainer refuses what 'training' says: {reason}") from error
 
 
 def _cannot_write(folder: Path, error: Exception) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from transformers import EarlyStoppingCallback, TrainerState
 
 from fusion_core.errors import TrainingError
 from training.config import DEFAULTS, Config, load
-from training.runs import texts_of
+from training.runs import models_of, texts_of
 from training.splits import Splits
 
 # Fields that may be others when a run goes on: where things lie and how they are made, not what they are.
@@ -48,6 +49,18 @@ def check_texts(splits: Splits, folder: Path) -> None:
         raise TrainingError(
             f"the texts to be split are not those that the run in {folder} began with ({', '.join(changed)}): put the "
             "corpus back as it was, or train anew into another output"
+        )
+
+
+def check_models(models: Mapping[str, str], folder: Path) -> None:
+    """Raise `TrainingError` where a model is no longer the one that the run in `folder` began with: its adapters, and
+    the rest of an epoch, would go on over another."""
+    began = models_of(folder)
+    changed = [name for name, identity in models.items() if began.get(name, identity) != identity]
+    if changed:
+        raise TrainingError(
+            f"{', '.join(changed)} is not the model any more that the run in {folder} began with: put it back as it "
+            "was, or train anew into another output"
         )
 
 

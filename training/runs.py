@@ -206,8 +206,17 @@ def read_config(folder: Path, changes: Sequence[str] = ()) -> Config:
 def texts_of(folder: Path) -> dict[str, str]:
     """By split what told a run's texts from others when it was begun (`Splits.identities`); empty where that is not
     known."""
+    return _began_with(folder, "texts")
+
+
+def models_of(folder: Path) -> dict[str, str]:
+    """By name what told a run's models from others when it was begun; empty where that is not known."""
+    return _began_with(folder, "models")
+
+
+def _began_with(folder: Path, what: str) -> dict[str, str]:
     try:
-        return dict(read_json(folder / "versions.json", FORMAT, VERSION)["texts"])
+        return dict(read_json(folder / "versions.json", FORMAT, VERSION)[what])
     except (OSError, SealError, KeyError, TypeError, ValueError):
         return {}
 

@@ -62,7 +62,8 @@ def run_scores(
     else:
         models, dtype, settings = [str(folder / "model")], default_dtype(), ""
     identities = "\n".join(map(weights_identity, models))
-    key = digest(tokenizer.fingerprint, identities, dtype, settings, *(document.text for document in documents))
+    begins = str(tokenizer.adds_bos)
+    key = digest(tokenizer.fingerprint, begins, identities, dtype, settings, *(one.text for one in documents))
     path = folder / "scores" / f"{key[:16]}.parquet"
     with suppress(SealError):
         return _read(path, documents)

@@ -77,7 +77,8 @@ def writing(folder: Path) -> FileLock:
     return FileLock(folder / _LOCK)
 
 
-def _checksum(path: Path) -> str:
+def checksum(path: Path) -> str:
+    """SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -200,7 +201,7 @@ def _run_locked(
             name = f"{number:05d}{_suffix(key, source)}"
             found = known.get(name)
             path = folder / name
-            kept = found is not None and path.is_file() and _checksum(path) == found.sha256
+            kept = found is not None and path.is_file() and checksum(path) == found.sha256
             waiting.append(_Place(name, source, batch.num_rows, found if kept else None))
             if not kept:
                 yield batch
@@ -243,8 +244,8 @@ def _write_shard(folder: Path, place: _Place, result: pa.RecordBatch) -> Shard:
             pa.Table.from_batches([result]), temporary, compression="zstd", compression_level=9,
             dictionary_pagesize_limit=1 << 24,
         )  # fmt: skip
-        checksum = _checksum(temporary)
-    return Shard(place.name, result.num_rows, checksum, place.source)
+        made = checksum(temporary)
+    return Shard(place.name, result.num_rows, made, place.source)
 
 
 def read_shards(folder: Path, columns: list[str] | None = None, *, check: bool = True) -> Iterator[pa.RecordBatch]:
@@ -263,7 +264,7 @@ def read_shard(folder: Path, shard: Shard, columns: list[str] | None = None, *, 
     if path.parent != folder or not path.is_file():
         raise DistributionError(f"{folder} is incomplete: {shard.name} is missing; run the stage again")
     try:
-        if check and _checksum(path) != shard.sha256:
+        if check and checksum(path) != shard.sha256:
             raise DistributionError(f"{path} is damaged: its checksum is not the manifest's; run the stage again")
         table = pq.read_table(path, columns=columns).combine_chunks()
     except (OSError, pa.ArrowException) as error:

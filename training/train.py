@@ -17,24 +17,24 @@ from transformers import EarlyStoppingCallback
 
 from fusion_core import load_tokenizer
 from fusion_core.errors import TrainingError
-from fusion_core.models import load_model
+from fusion_core.models import load_model, weights_sample
 from fusion_core.sealed import write_json
 from fusion_core.workspace import atomic_path
-from training.arguments import arguments_of
+from training.arguments import arguments_of, check_batches
 from training.checkpoints import latest, rewind, step_of
 from training.config import DEFAULTS, Config, dump
-from training.data import Say, plan, prepare
+from training.data import Say, plan, prepare, sharing
 from training.dataset import Collator, Examples, OnlineExamples
 from training.engines import Engine
-from training.ensemble import score_ensemble
+from training.ensemble import check_ensemble, score_ensemble
 from training.estimate import check_length
 from training.evaluate import score
-from training.guards import alone, failures_told
+from training.guards import alone, failures_told, refusals_told
 from training.merging import merge_weights
 from training.precision import INSTEAD, lacks_bfloat16
 from training.progress import Journal
-from training.resuming import check_same, check_texts, restore_patience
-from training.runs import FORMAT, RESULT, VERSION
+from training.resuming import check_models, check_same, check_texts, restore_patience
+from training.runs import FORMAT, RESULT, VERSION, read_result
 from training.saving import gather_on_saving, save_whole
 from training.splits import NO_VALIDATION, Splits, split_corpus
 from training.trainer import Before, FusionTrainer, Record
@@ -75,12 +75,17 @@ def _train(config: Config, resume: bool, say: Say, engine: Engine | None) -> dic
             "another output (--set output=...), or remove it"
         )
     if config.kind != "train":
-        return _without_training(config, say)
+        state = PartialState(cpu=not torch.cuda.is_available())  # of several processes one suffices
+        if state.is_main_process:
+            _without_training(config, say)
+        state.wait_for_everyone()
+        return read_result(folder)
     if resume:
         check_same(config, folder, step_of(checkpoint) if checkpoint else 0)
     splits = split_corpus(config)
     if resume:
         check_texts(splits, folder)
+        check_models(_models(config), folder)
     check_length(config, splits)
     # Before anything is made: what the Trainer refuses is to be known now, and its settings decide how processes wait.
     arguments = arguments_of(config, bool(splits.validation))
@@ -103,9 +108,11 @@ def _train(config: Config, resume: bool, say: Say, engine: Engine | None) -> dic
             examples: Any = OnlineExamples(config, list(splits.train))
         else:
             heard = tell if state.is_main_process else None
-            examples = Examples(prepare(config, splits.train, say, engine, heard, more=1))
+            with sharing(config, say):
+                examples = Examples(prepare(config, splits.train, say, engine, heard, more=1))
     if not len(examples):
         raise TrainingError("there is nothing to train on: no document has two tokens or more")
+    check_batches(arguments, len(examples))
     if state.is_main_process:
         if resume:
             spent = rewind(folder)
@@ -118,21 +125,22 @@ def _train(config: Config, resume: bool, say: Say, engine: Engine | None) -> dic
     place = "cpu" if _sharded() else device  # who shards a model moves it
     target = load_model(config.target, device=place, dtype="float32")
     network = _with_lora(target.network, config) if config.lora else target.network
-    stopper = EarlyStoppingCallback(config.patience) if config.patience else None
+    stopper = EarlyStoppingCallback(config.patience) if config.patience and splits.validation else None
     if stopper and resume and checkpoint:
         restore_patience(stopper, checkpoint)
-    trainer = FusionTrainer(
-        model=network,
-        args=arguments,
-        train_dataset=examples,
-        eval_dataset=splits.validation or None,  # only its presence counts: see FusionTrainer.evaluate
-        data_collator=Collator(target.start, packing=config.packing, entries=target.entries),
-        callbacks=[stopper] if stopper else None,
-        loss=config.loss if config.sources else config.loss.model_copy(update={"lam": 1.0}),  # CLM whole
-        model_of=target,
-        validation=splits.validation,
-        folder=folder,
-    )
+    with refusals_told():
+        trainer = FusionTrainer(
+            model=network,
+            args=arguments,
+            train_dataset=examples,
+            eval_dataset=splits.validation or None,  # only its presence counts: see FusionTrainer.evaluate
+            data_collator=Collator(target.start, packing=config.packing, entries=target.entries),
+            callbacks=[stopper] if stopper else None,
+            loss=config.loss if config.sources else config.loss.model_copy(update={"lam": 1.0}),  # CLM whole
+            model_of=target,
+            validation=splits.validation,
+            folder=folder,
+        )
     gather_on_saving(trainer)
     record = Record(trainer, folder / "metrics.jsonl", tell, stages + 1)
     trainer.add_callback(record)
@@ -179,8 +187,10 @@ def _bits_before(metrics: Path) -> float | None:
     return None
 
 
-def _without_training(config: Config, say: Say) -> dict[str, Any]:
+def _without_training(config: Config, say: Say) -> None:
     """The baselines that are only put together and measured."""
+    if config.kind == "ensemble":
+        check_ensemble(config)
     splits = split_corpus(config)
     validation, folder = splits.validation, config.output
     if config.kind == "ensemble":
@@ -207,7 +217,6 @@ def _without_training(config: Config, say: Say) -> dict[str, Any]:
     write_json(folder / "versions.json", FORMAT, VERSION, _versions(config, splits))
     write_json(folder / RESULT, FORMAT, VERSION, result)
     say(f"{config.kind}: {folder}")
-    return result
 
 
 def _forget(folder: Path) -> None:
@@ -257,8 +266,14 @@ def _versions(config: Config, splits: Splits) -> dict[str, Any]:
         "seed": config.training.get("seed", DEFAULTS["seed"]),
         "folder": str(Path.cwd()),
         "texts": splits.identities,
+        "models": _models(config),
         **{name: version(name) for name in packages},
     }
+
+
+def _models(config: Config) -> dict[str, str]:
+    """By name what tells the models of a run from others of that name."""
+    return {name: weights_sample(name) for name in (config.target, *(source.model for source in config.sources))}
 
 
 def _card(config: Config, result: dict[str, Any]) -> str:

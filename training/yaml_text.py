@@ -3,29 +3,44 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import Any
 
 import yaml
 
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$")
+# YAML 1.1's numbers in base 60, and with underscores, are words in 1.2; a leading 0 says nothing there.
+_INT = re.compile(r"([-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)$")
+_FLOAT = re.compile(r"([-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$")
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe, and reads every number that JSON writes."""
+    """Safe, reads every number that JSON writes, and refuses a field that is there twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+        if twice := [name for name, times in Counter(names).items() if times > 1]:
+            raise yaml.constructor.ConstructorError(None, None, f"{twice[0]!r} is there twice", node.start_mark)
+        return dict(super().construct_mapping(node, deep))
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        text = str(node.value)
+        return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
 
 
 class _Dumper(yaml.SafeDumper):
     """Safe, and quotes every string that `_Loader`, or a reader of YAML 1.1, would take for something else."""
 
 
-_BOOL = "tag:yaml.org,2002:bool"
+_BOOL, _NUMBERS = "tag:yaml.org,2002:bool", ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in found if tag != _BOOL]
+    first: [(tag, pattern) for tag, pattern in found if tag not in (_BOOL, *_NUMBERS, "tag:yaml.org,2002:timestamp")]
     for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver(_BOOL, re.compile(r"(true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 for _kind in (_Loader, _Dumper):
-    _kind.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
+    _kind.add_implicit_resolver(_NUMBERS[0], _INT, list("-+0123456789"))
+    _kind.add_implicit_resolver(_NUMBERS[1], _FLOAT, list("-+.0123456789"))
 
 
 def read(text: str) -> Any:

@@ -7,6 +7,7 @@ predictions = model.predict("Some text.")
 predictions.bits_per_byte
 """
 
+from fusion_core.models._identity import weights_identity, weights_sample
 from fusion_core.models._load import (
     SAMPLE_MODELS,
     default_dtype,
@@ -14,7 +15,6 @@ from fusion_core.models._load import (
     require_torch,
     text_config,
     weights_folder,
-    weights_identity,
 )
 from fusion_core.models._model import BATCH_TOKENS, KEEP, Model, check_ids
 from fusion_core.models._selection import most_probable
@@ -35,4 +35,5 @@ __all__ = [
     "text_config",
     "weights_folder",
     "weights_identity",
+    "weights_sample",
 ]

@@ -114,17 +114,6 @@ def weights_folder(name: str) -> Path:
         raise ModelError(f"cannot download the model {name!r}: {first_line(error)}") from error
 
 
-def weights_identity(name: str) -> str:
-    """What tells one state of a model from another: sizes and times of the local files that hold its weights, its
-    configuration and how its tokenizer begins a text; else the name."""
-    path = expanded(name)
-    weights = sorted(path.glob("*.safetensors")) if path.is_dir() else []
-    beside = [path / part for part in ("config.json", "tokenizer_config.json")] if weights else []
-    files = [path] if path.is_file() else [*weights, *(file for file in beside if file.is_file())]
-    stats = [(file.name, file.stat()) for file in files]
-    return digest(*(f"{n}:{stat.st_size}:{stat.st_mtime_ns}" for n, stat in stats))[:16] if stats else name
-
-
 def local_or_hub(name: str) -> str:
     """A folder with safetensors weights, or a hub id."""
     if not name:

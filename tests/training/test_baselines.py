@@ -128,6 +128,15 @@ def test_what_an_attempt_left_that_was_killed_is_no_obstacle(tmp_path: Path, mod
     assert train(config, say=quiet)["finished"]
 
 
+def test_an_ensemble_that_cannot_be_is_refused_where_nothing_is_measured_too(
+    tmp_path: Path, models: tuple[str, str, str]
+) -> None:
+    config = tiny_config(tmp_path, models[:2], kind="ensemble", sources=[])
+    unmeasured = config.model_copy(update={"corpus": config.corpus.model_copy(update={"validation": 0.0})})
+    with pytest.raises(ConfigError, match="needs sources"):
+        train(unmeasured, say=quiet)
+
+
 def test_an_ensemble_chosen_by_what_is_to_be_predicted_is_refused(tmp_path: Path, models: tuple[str, str, str]) -> None:
     oracle = {"rule": "min_ce", "level": "token"}
     with pytest.raises(ConfigError, match="lets the gold token choose"):

@@ -89,9 +89,24 @@ def test_a_number_with_an_exponent_is_a_number_and_text_like_it_stays_text(text:
     assert parse(changed, training=False).training["learning_rate"] == float(text)
 
 
-@pytest.mark.parametrize("word", ["no", "yes", "on", "off", "Null", "1_0", "true", "0x1"])
+@pytest.mark.parametrize(
+    "word", ["no", "yes", "on", "off", "Null", "1_0", "true", "0x1", "12:30", "2023_01", "0123", "2024-01-02"]
+)
 def test_words_come_back_as_they_were(word: str) -> None:
     assert yaml_text.read(yaml_text.write({"a": word})) == {"a": word}
+
+
+def test_numbers_are_those_of_yaml_1_2_and_a_field_is_there_once() -> None:
+    assert yaml_text.read("[12:30, 2023_01, 2024-01-02, 0123, -3, 1.5, .5, 0x1f]") == [
+        "12:30", "2023_01", "2024-01-02", 123, -3, 1.5, 0.5, 31,
+    ]  # fmt: skip
+    with pytest.raises(yaml.YAMLError, match="'training' is there twice"):
+        yaml_text.read("training: {max_steps: 1}\noutput: a\ntraining: {learning_rate: 1}")
+
+
+def test_a_home_folder_may_be_written_as_a_tilde() -> None:
+    found = parse({"target": "t", "corpus": {"files": ["~/a.txt"]}, "data": "~/d", "output": "~/o"}, training=False)
+    assert [found.corpus.files[0], found.data, found.output] == [Path.home() / name for name in ("a.txt", "d", "o")]
 
 
 def test_no_is_a_word_where_the_trainer_wants_one() -> None:

@@ -35,6 +35,14 @@ def test_rows_and_files_are_documents(tmp_path: Path) -> None:
     assert [d.domain for d in found] == ["a", "x", "b", "c"]
 
 
+def test_a_suffix_in_capitals_is_the_same_and_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+    for name in ("a.JSONL", "b.ndjson"):
+        (tmp_path / name).write_text('{"text": "one"}\n{"text": "two"}\n', encoding="utf-8-sig")
+        assert [found.text for found in documents(files=[tmp_path / name])] == ["one", "two"]
+    (tmp_path / "c.txt").write_text("hello", encoding="utf-8-sig")
+    assert [found.text for found in documents(files=[tmp_path / "c.txt"])] == ["hello"]
+
+
 def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = [tmp_path / name for name in ("x.txt", "de/x.jsonl", "de/a/x.jsonl", "fr/a/x.jsonl")]
     for path in paths:
@@ -64,6 +72,7 @@ def test_a_long_document_is_cut_and_nothing_is_lost(tmp_path: Path, text: str) -
         ("deep.jsonl", b"[" * 200_000, "line 1: not JSON"),
         ("a.parquet", b"PNG", "cannot read"),
         ("a.txt", b"\xff\xfe", "not UTF-8"),
+        ("A.CSV", b"text,name\nhello,a", "read from .jsonl or .parquet"),
         ("a.csv", b"text,name\nhello,a", "read from .jsonl or .parquet"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from tests.support import tiny
 from tests.support.predictions import random_predictions
 from tests.support.tiny_run import LINES, quiet, tiny_config
 from training.corpus import Document
-from training.data import prepare
+from training.data import prepare, sharing
 from training.shards import read_shards
 from training.splits import split_corpus
 from training.stages import carry, teach
@@ -79,6 +80,45 @@ def test_the_collator_lines_up_logits_gold_and_distributions(
             assert batch["target_ids"][r, p, :count].tolist() == row["ids"][part].tolist()
             assert bool(batch["covered"][r, p]) == bool(row["covered"][t])
             assert batch["target_probs"][r, p, count:].sum() == 0
+
+
+def test_a_damaged_file_of_examples_is_made_anew(tmp_path: Path, models: tuple[str, str]) -> None:
+    config = tiny_config(tmp_path, models, sources=[])
+    folder = prepare(config, split_corpus(config).train, quiet)
+    before = [Examples(folder)[n]["tokens"].tolist() for n in range(4)]
+    (file,) = folder.glob("examples-*.arrow")
+    data = bytearray(file.read_bytes())
+    for place in range(len(data) // 4, 3 * len(data) // 4, 8):
+        data[place] ^= 1
+    file.write_bytes(data)
+    assert [Examples(folder)[n]["tokens"].tolist() for n in range(4)] == before
+
+
+def test_runs_on_one_data_folder_do_not_take_each_others_texts(tmp_path: Path, models: tuple[str, str]) -> None:
+    """The other one begins, on a text that was changed, when this one has taught and not yet carried over."""
+    mine = tiny_config(tmp_path, models, data=str(tmp_path / "data"))
+    splits = split_corpus(mine)
+    others: list[threading.Thread] = []
+
+    def other() -> None:
+        text = tmp_path / "lines.txt"
+        text.write_text(text.read_text(encoding="utf-8").replace("fox", "cat"), encoding="utf-8")
+        with sharing(mine, quiet):
+            prepare(mine, split_corpus(mine).train, quiet)
+
+    def say(line: str) -> None:
+        if line.startswith(f"teach {models[0]}"):
+            others.append(threading.Thread(target=other))
+            others[0].start()
+            others[0].join(2.0)
+
+    with sharing(mine, quiet):
+        folder = prepare(mine, splits.train, say)
+        examples = Examples(folder)
+    tokens = np.concatenate([examples[n]["tokens"] for n in range(len(examples))])
+    read = load_tokenizer(mine.target).vocabulary.join(tokens)
+    others[0].join()
+    assert b"fox" in read and b"cat" not in read
 
 
 def test_a_token_that_the_target_cannot_read_is_told(tmp_path: Path, models: tuple[str, str]) -> None:

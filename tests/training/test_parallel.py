@@ -62,6 +62,14 @@ def _in_two_processes(module: str, config: Path, *options: str) -> None:
     assert found.returncode == 0, found.stderr[-20_000:]
 
 
+def test_of_two_processes_one_merges(tmp_path: Path, models: tuple[str, str]) -> None:
+    config = tiny_config(tmp_path, models, kind="linear", sources=[{"model": models[1]}])
+    path = tmp_path / "merge.yaml"
+    path.write_text(dump(config), encoding="utf-8")
+    _in_two_processes("training", path)
+    assert (config.output / "model" / "model.safetensors").is_file() and (config.output / "run.json").is_file()
+
+
 @pytest.mark.parametrize(("size", "packing"), [(5, False), (6, False), (5, True)])
 def test_two_processes_have_the_losses_of_one(
     tmp_path: Path, models: tuple[str, str], size: int, packing: bool
@@ -70,6 +78,8 @@ def test_two_processes_have_the_losses_of_one(
     one = _run(tmp_path, models, "one", training={"per_device_train_batch_size": 2 * size})
     train(one, say=quiet)
     two = _run(tmp_path, models, "two", training={"per_device_train_batch_size": size}, packing=packing)
+    if not torch.cuda.is_available():
+        del two.training["use_cpu"]  # a machine without a GPU needs no telling
     path = tmp_path / "two.yaml"
     path.write_text(dump(two), encoding="utf-8")
     _in_two_processes("training", path)

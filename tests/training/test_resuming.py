@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from fusion_core import TrainingError
+from tests.support import tiny
 from tests.support.tiny_run import LINES, losses, quiet, tiny_config
 from training.data import prepare
 from training.splits import split_corpus
@@ -68,6 +70,21 @@ def test_a_run_does_not_go_on_with_other_texts(tmp_path: Path, models: tuple[str
     with pytest.raises(TrainingError, match=r"not those that the run .* began with \(train\)"):
         train(longer, resume=True, say=quiet)
     text.write_text("\n".join(LINES), encoding="utf-8")
+    assert train(longer, resume=True, say=quiet)["steps"] == 4
+
+
+def test_a_run_does_not_go_on_with_other_models(tmp_path: Path, models: tuple[str, str]) -> None:
+    target = shutil.copytree(models[1], tmp_path / "target")
+    config = tiny_config(tmp_path, (models[0], str(target)))
+    config.training.update(max_steps=3)
+    train(config, say=quiet)
+    (config.output / "run.json").unlink()
+    longer = config.model_copy(update={"training": {**config.training, "max_steps": 4}})
+    mine = (target / "model.safetensors").read_bytes()
+    tiny.save_model(target, "metaspace-bpe", 7)
+    with pytest.raises(TrainingError, match=r"target is not the model any more"):
+        train(longer, resume=True, say=quiet)
+    (target / "model.safetensors").write_bytes(mine)  # as a copy, of another time
     assert train(longer, resume=True, say=quiet)["steps"] == 4
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,28 @@ def test_a_changed_config_of_the_model_is_noticed(tmp_path: Path, model: Model) 
     config.write_text(config.read_text().replace('"rope_theta": 10000.0', '"rope_theta": 3.0'))
     os.utime(config, (0, 0))
     assert weights_identity(str(tmp_path / "m")) != before
+
+
+def test_shards_of_a_model_that_begins_a_text_otherwise_are_not_its_own(tmp_path: Path, model: Model) -> None:
+    """The post-processor, which says so, is no part of the tokenizer's fingerprint."""
+    _run(tmp_path, model)
+    tokenizer = model.tokenizer
+    assert teach.known_settings(tmp_path, model.name, tokenizer, 5) is not None
+    begun = replace(tokenizer, adds_bos=not tokenizer.adds_bos)
+    assert teach.known_settings(tmp_path, model.name, begun, 5) is None
+
+
+def test_of_a_hub_id_the_cached_commit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    seen = {weights_identity("me/model")}
+    for commit in ("a" * 40, "b" * 40):
+        snapshot = tmp_path / "models--me--model" / "snapshots" / commit
+        snapshot.mkdir(parents=True)
+        (snapshot / "config.json").write_text("{}")
+        (tmp_path / "models--me--model" / "refs").mkdir(exist_ok=True)
+        (tmp_path / "models--me--model" / "refs" / "main").write_text(commit)
+        seen.add(weights_identity("me/model"))
+    assert seen == {"me/model", "me/model@" + "a" * 40, "me/model@" + "b" * 40}
 
 
 def test_a_rerun_does_only_what_is_missing_damaged_or_changed(tmp_path: Path, model: Model) -> None:

@@ -114,6 +114,10 @@ def test_what_the_trainer_refuses_is_said_before_any_data_is_made(tmp_path: Path
     for arguments, says in (
         ({"eval_strategy": "sometimes"}, "the Trainer refuses"),
         ({"report_to": "mlflow"}, "not inst"),
+        ({"optim": "adamw_bnb_8bit"}, "the Trainer refuses"),
+        ({"lr_scheduler_type": "cosine_with_min_lr"}, "the Trainer refuses"),
+        ({"use_liger_kernel": True}, "the Trainer refuses"),
+        ({"metric_for_best_model": "loss"}, "bits_per_byte alone"),
     ):
         config = tiny_config(tmp_path, models, training={**arguments, "use_cpu": True})
         with pytest.raises(TrainingError, match=says):
@@ -123,6 +127,31 @@ def test_what_the_trainer_refuses_is_said_before_any_data_is_made(tmp_path: Path
         assert not (config.output / "data").exists()
     with pytest.raises(ConfigError, match=r"training\.label_smoothing_factor: has no effect here"):
         tiny_config(tmp_path, models, training={"label_smoothing_factor": 0.1})
+
+
+def test_what_is_watched_is_bits_per_byte(tmp_path: Path, models: tuple[str, str]) -> None:
+    arguments = {"lr_scheduler_type": "reduce_lr_on_plateau", "num_train_epochs": 1, "use_cpu": True}
+    assert train(tiny_config(tmp_path, models, training=arguments), say=quiet)["finished"]
+    config = tiny_config(tmp_path, models, patience=1, training={"load_best_model_at_end": False, "use_cpu": True})
+    with pytest.raises(TrainingError, match=r"patience .* keeps its best checkpoint"):
+        arguments_of(config, validates=True)
+    assert not arguments_of(config, validates=False).load_best_model_at_end
+
+
+def test_a_run_without_a_full_batch_is_no_run(tmp_path: Path, models: tuple[str, str]) -> None:
+    arguments = {"dataloader_drop_last": True, "per_device_train_batch_size": 99, "use_cpu": True}
+    config = tiny_config(tmp_path, models, training=arguments)
+    with pytest.raises(TrainingError, match="fewer than one batch of 99"):
+        estimate(config, split_corpus(config))
+    with pytest.raises(TrainingError, match="fewer than one batch of 99"):
+        train(config, say=quiet)
+
+
+def test_a_file_that_is_missing_is_no_full_disk(tmp_path: Path, models: tuple[str, str]) -> None:
+    arguments = {"accelerator_config": str(tmp_path / "none.json"), "use_cpu": True}
+    with pytest.raises(TrainingError, match="No such file") as told:
+        train(tiny_config(tmp_path, models, training=arguments), say=quiet)
+    assert "make room" not in str(told.value)
 
 
 def test_patience_evaluates_where_checkpoints_are_saved(tmp_path: Path, models: tuple[str, str]) -> None:

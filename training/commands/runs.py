@@ -78,10 +78,11 @@ def train(
         _tell(chosen)
         return
     if data_only:
-        from training.data import prepare
+        from training.data import prepare, sharing
         from training.splits import split_corpus
 
-        typer.echo(str(prepare(chosen, split_corpus(chosen).train, say, where)))
+        with sharing(chosen, say):
+            typer.echo(str(prepare(chosen, split_corpus(chosen).train, say, where)))
         return
     require_torch()
     from accelerate import PartialState

@@ -19,6 +19,8 @@ from training.corpus import Document
 from training.shards import Manifest, Shard, is_shards, read_manifest, read_shard
 from training.stages.records import DOCUMENTS, TAUGHT, as_lists, predictions_of
 
+# Raised with every change of the code after which the same model and text would give other shards.
+REVISION = 2
 # Text of one shard at most, unless a single document is longer.
 SHARD_BYTES = 131_072
 
@@ -75,6 +77,8 @@ def settings(model: Model, top_k: int, keep: str = "text") -> dict[str, Any]:
         "tokenizer": model.tokenizer.fingerprint,
         "top_k": min(top_k, model.tokenizer.size, width),
         "keep": keep,
+        "revision": REVISION,
+        "adds_bos": model.tokenizer.adds_bos,
         "width": width,
         "has_start": model.start is not None,
         "dtype": str(network.dtype).removeprefix("torch."),
@@ -99,6 +103,8 @@ def known_settings(
             "weights": weights_identity(name),
             "tokenizer": tokenizer.fingerprint,
             "keep": keep,
+            "revision": REVISION,
+            "adds_bos": tokenizer.adds_bos,
             "dtype": default_dtype(device) if dtype is None else dtype,
             "top_k": min(top_k, tokenizer.size, int(held.get("width", 0))),
         }

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from fusion_core.errors import ConfigError
-from fusion_core.workspace import digest
+from fusion_core.workspace import digest, expanded
 from training import yaml_text
 from training.config import apply_change, parse
 
@@ -43,7 +43,7 @@ class Sweep:
     @property
     def root(self) -> Path:
         """The sweep's folder."""
-        return Path(str(self.config.get("output", "sweep")))
+        return expanded(str(self.config.get("output", "sweep")))
 
 
 def read_sweep(path: Path, changes: Sequence[str] = ()) -> Sweep:
@@ -96,7 +96,7 @@ def value_of(sweep: Sweep, method: str, setting: Mapping[str, Any], seed: int) -
     """One run's config as values: data shared by all, an output of its own."""
     value: dict[str, Any] = json.loads(json.dumps(sweep.config))
     for name, new in {**sweep.methods[method], **setting, "training.seed": seed}.items():
-        apply_change(value, f"{name}={json.dumps(new)}")
+        apply_change(value, f"{name}={json.dumps(new, ensure_ascii=False)}")
     label = ",".join(f"{name.rsplit('.', 1)[-1]}={_plain(new)}" for name, new in setting.items()) or "only"
     return {**value, "data": str(sweep.root / "data"), "output": str(sweep.root / method / f"{label},seed={seed}")}
 
