@@ -74,7 +74,7 @@ def bars(panels: Sequence[Panel], entries: int = 8) -> go.Figure:
         )  # fmt: skip
         figure.update_xaxes(range=[0, 1.15], tickvals=[0, 0.5, 1], row=row, col=column)
     figure.update_annotations(font_size=13)
-    figure.update_layout(height=310 * rows, margin={"l": 10, "r": 10, "t": 40, "b": 20}, bargap=0.15)
+    figure.update_layout(height=310 * rows, margin={"l": 10, "r": 40, "t": 40, "b": 20}, bargap=0.15)
     return figure
 
 
@@ -90,8 +90,8 @@ def ledgers(names: Sequence[str], ledger: NDArray[np.float64]) -> go.Figure:
         )  # fmt: skip
     figure.update_layout(
         barmode="stack",
-        height=110 + 30 * len(names),
-        margin={"l": 10, "r": 10, "t": 10, "b": 10},
+        height=140 + 30 * len(names),
+        margin={"l": 10, "r": 10, "t": 40, "b": 10},
         yaxis={"autorange": "reversed"},
         xaxis={"range": [0, 1.001], "title": "probability"},
         legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "traceorder": "normal"},
@@ -126,16 +126,16 @@ def weight_lines(names: Sequence[str], weights: NDArray[np.float64], selected: i
         figure.add_trace(
             go.Scatter(
                 x=np.arange(1, len(row) + 1), y=row, name=drawn(name), stackgroup="one", fillcolor=color,
-                line={"width": 0.5, "shape": "hv", "color": color}, mode="lines",
+                line={"width": 0.5, "shape": "hvh", "color": color}, mode="lines",
                 hovertemplate="token %{x}: %{y:.3f}<extra>" + drawn(name) + "</extra>",
             )
         )  # fmt: skip
     figure.add_vline(x=selected, line={"color": "#888", "dash": "dot"})
     figure.update_layout(
-        height=220,
-        margin={"l": 10, "r": 10, "t": 10, "b": 10},
+        height=240,
+        margin={"l": 10, "r": 10, "t": 30, "b": 10},
         xaxis={"title": "target token"},
         yaxis={"title": "weight", "range": [0, 1.001]},
-        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom"},
+        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "traceorder": "normal"},
     )
     return figure

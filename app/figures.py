@@ -80,11 +80,12 @@ def _clip(labels: list[str], step: int) -> list[str]:
     return [drawn(label[:14]) for label in labels[::step]]
 
 
-def outcome_bars(tables: dict[str, pd.DataFrame], limit: int = BAR_GROUPS) -> go.Figure:
+def outcome_bars(tables: dict[str, pd.DataFrame], limit: int = BAR_GROUPS, unit: str = "") -> go.Figure:
     """Stacked shares of how entries map: one bar for each kind of mapping and group, groups by size.
 
     Args:
         tables: kind -> `breakdown` of it.
+        unit: what the groups are counts of, such as characters.
     """
     figure = go.Figure()
     kinds = list(tables)
@@ -110,7 +111,8 @@ def outcome_bars(tables: dict[str, pd.DataFrame], limit: int = BAR_GROUPS) -> go
         height=90 + 26 * len(kinds) * len(groups),
         margin={"l": 10, "r": 10, "t": 30, "b": 10},
         xaxis={"title": "share, %", "range": [0, 100]},
-        yaxis={"autorange": "reversed"},
-        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom"},
+        yaxis={"autorange": "reversed", **({"title": unit} if unit else {})},
+        showlegend=True,
+        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "traceorder": "normal"},
     )
     return figure

@@ -60,15 +60,20 @@ def pick_tokenizers() -> tuple[Tokenizer, Tokenizer]:
     return loaded[0], loaded[1]
 
 
+_IN_ADDRESS = ("text", "text_id")
+
+
 def _remember(text: str) -> None:
-    for name in ("text", "text_id"):
-        if name in st.query_params:
-            del st.query_params[name]
+    told: dict[str, str] = {}
     if text:
         try:
-            st.query_params.update(texts.remember(text))
+            told = texts.remember(text)
         except FusionError as error:
             st.caption(f"This page's address cannot bring your text back: {plain(str(error))}.")
+    held = st.query_params
+    if any(held.get(name) != told.get(name) for name in _IN_ADDRESS):
+        others = {name: held.get_all(name) for name in held if name not in _IN_ADDRESS}
+        held.from_dict({**others, **told})  # at once: each change is a step of the browser's history
 
 
 def pick_text(limit: int = texts.LIMIT_BYTES, whole: str = "`fusescope align SOURCE TARGET --file TEXT`") -> str:
@@ -82,7 +87,7 @@ def pick_text(limit: int = texts.LIMIT_BYTES, whole: str = "`fusescope align SOU
     choice = st.segmented_control("Text", [*texts.EXAMPLES, texts.OWN], key="example", required=True)
     if choice != texts.OWN:
         return _bounded(texts.EXAMPLES[choice or "Prose"], limit, whole)
-    if "own_text" not in st.session_state:
+    if "own_text" not in st.session_state or state.gone_back():
         recalled = texts.recall(st.query_params.get("text"), st.query_params.get("text_id"))
         st.session_state.own_text = recalled or ""
     left, right = st.columns([3, 1])

@@ -79,7 +79,12 @@ def show(run: Run, config: Config, pages: dict[str, Any]) -> None:
         state.hand_over({"source": source, "target": config.target, "example": texts.OWN})
         st.switch_page(pages["alignment"])
     if chosen.place is not None and columns[1].button("Open in Distributions", key=f"distributions_{run.name}"):
-        st.session_state.update(
-            origin="Taught shards", source_shards=folders[1:], target_shards=folders[0], document=chosen.place
+        state.hand_over(
+            {
+                "origin": "Taught shards",
+                "source_shards": folders[1:],
+                "target_shards": folders[0],
+                "document": chosen.place,
+            }
         )
         st.switch_page(pages["distributions"])

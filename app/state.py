@@ -58,11 +58,13 @@ Fields = Mapping[str, Field]
 
 @dataclass
 class Choices:
-    """One per session: the page last shown, what widgets last held, and what they hold where nothing was chosen."""
+    """One per session: the page last shown, what widgets last held, what they hold where nothing was chosen, and
+    whether the browser has just gone back (or forth) on this page."""
 
     page: str | None = None
     values: dict[str, Any] = field(default_factory=dict)
     defaults: dict[str, Any] = field(default_factory=dict)
+    back: bool = False
 
 
 def _choices() -> Choices:
@@ -89,18 +91,25 @@ def _carry_over(page: str, fields: Fields) -> None:
     what they last held if it was opened from another page."""
     choices = _choices()
     shown: dict[str, Any] = {}
+    navigated = bool(getattr(get_script_run_ctx(), "is_history_navigation", False))
+    choices.back = navigated and choices.page == page
     if choices.page not in (None, page):
         # The query is still that of the page before, also where the browser goes back.
         shown = {key: choices.values.get(key) for key in fields}
         # Now, and not only at the end: the browser would make two entries of its history of it.
         st.query_params.from_dict({k: told for k, v in shown.items() if (told := _told(k, v, fields))})
-    elif choices.page is None or getattr(get_script_run_ctx(), "is_history_navigation", False):
+    elif choices.page is None or navigated:
         asked = {key: field.read(st.query_params.get_all(key)) for key, field in fields.items()}
         shown = {key: choices.defaults.get(key) if value is None else value for key, value in asked.items()}
     for key, value in shown.items():
         if value is not None:
             st.session_state[key] = value
     choices.page = page
+
+
+def gone_back() -> bool:
+    """Whether the browser has gone back or forth to this very page, whose address now counts for all that it shows."""
+    return _choices().back
 
 
 def begin_with(key: str, value: Any) -> None:
@@ -132,7 +141,12 @@ def _told(key: str, value: Any, fields: Fields) -> list[str]:
     return [] if value in (None, "", []) or value == _choices().defaults.get(key) else fields[key].write(value)
 
 
-def hand_over(values: dict[str, str]) -> None:
+def settle(fields: Fields) -> None:
+    """Bring the address to what the widgets of a part of the page hold that runs by itself."""
+    _settle(fields)
+
+
+def hand_over(values: dict[str, Any]) -> None:
     """Let the page that is opened next show these values of its widgets."""
     _choices().values.update(values)
     for key in values:

@@ -46,7 +46,9 @@ def _tokens(encoding: Encoding, low: int, high: int, kinds: dict[int, int], invi
     for k in range(low, high):
         data = encoding.canonical[k]
         own = encoding.data[encoding.starts[k] : encoding.ends[k]]
-        text = show_bytes(data or own, invisible=invisible)
+        # What spells nothing (an unknown word) is drawn as the entry that it is.
+        unknown = not data and bool(own)
+        text = encoding.pieces[k] if unknown else show_bytes(data, invisible=invisible)
         rows.append(
             {
                 "index": k,
@@ -58,6 +60,7 @@ def _tokens(encoding: Encoding, low: int, high: int, kinds: dict[int, int], invi
                 "end": int(encoding.ends[k]),
                 "exact": bool(encoding.exact[k]),
                 "split": bool(split[k]),
+                "covers": show_bytes(own, invisible=invisible)[:120] if unknown else "",
                 "kind": kinds.get(k, 4),
             }
         )

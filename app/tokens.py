@@ -53,11 +53,12 @@ def payload(
     split = encoding.splits_character
     rows = []
     for k in range(low, high):
-        own = encoding.canonical[k] or encoding.data[encoding.starts[k] : encoding.ends[k]]
+        own = encoding.canonical[k]
+        shown = show_bytes(own, invisible=True) if own else encoding.pieces[k]  # an unknown word
         rows.append(
             {
                 "index": k,
-                "text": show_bytes(own, invisible=True)[:80],
+                "text": shown[:80],
                 "color": colors[k - 1] if k else "transparent",
                 "title": titles[k - 1] if k else "the first token: nothing stands before it",
                 "split": bool(split[k]),

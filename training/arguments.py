@@ -82,7 +82,9 @@ def _try_out(made: TrainingArguments) -> None:
 
 
 def check_batches(made: TrainingArguments, examples: int) -> None:
-    """Raise `TrainingError` where no batch would be full and none but full ones are taken."""
+    """Raise `TrainingError` where there are no examples, or no full batch of them and none but full ones are taken."""
+    if not examples:
+        raise TrainingError("there is nothing to train on: no document has two tokens or more")
     size = made.train_batch_size * made.world_size
     if made.dataloader_drop_last and examples < size:
         raise TrainingError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -154,6 +155,21 @@ def stop(run: Run) -> None:
         with suppress(OSError):  # a full disk is no reason to go on
             write_json(run.folder / "process.json", FORMAT, VERSION, {**asdict(process), "told": True})
         os.kill(process.pid, signal.SIGTERM)
+
+
+def remove(run: Run) -> None:
+    """Remove the folder of a run that was stopped or has failed.
+
+    Raises:
+        TrainingError: it runs or has finished, or its folder cannot be removed.
+    """
+    state = read_run(run.folder).state
+    if state not in ("stopped", "failed"):
+        raise TrainingError(f"the run {run.name!r} is {state}; only those that were stopped or failed are removed here")
+    try:
+        shutil.rmtree(run.folder)
+    except OSError as error:
+        raise TrainingError(f"cannot remove {run.folder}: {error.strerror or error}") from error
 
 
 def read_run(folder: Path) -> Run:

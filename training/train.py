@@ -110,8 +110,6 @@ def _train(config: Config, resume: bool, say: Say, engine: Engine | None) -> dic
             heard = tell if state.is_main_process else None
             with sharing(config, say):
                 examples = Examples(prepare(config, splits.train, say, engine, heard, more=1))
-    if not len(examples):
-        raise TrainingError("there is nothing to train on: no document has two tokens or more")
     check_batches(arguments, len(examples))
     if state.is_main_process:
         if resume:

@@ -23,6 +23,7 @@ function legend(data) {
   });
   entry(element("i", "swatch split"), "part of a character");
   entry(element("i", "swatch inexact"), "no exact span");
+  if (data.tokens.some((side) => side.some((token) => token.covers))) entry(element("i", "swatch unknown"), "unknown");
   if (data.second) {
     const line = (color, style) => {
       const swatch = element("i", "swatch line");
@@ -36,7 +37,8 @@ function legend(data) {
 }
 
 function chip(token, side) {
-  const node = element("button", `tok${token.split ? " split" : ""}${token.exact ? "" : " inexact"}`, token.text);
+  const node = element("button", `tok${token.split ? " split" : ""}${token.exact ? "" : " inexact"}${
+    token.covers ? " unknown" : ""}`, token.text);
   if (token.text === "") node.classList.add("empty");
   node.type = "button";
   node.dir = "auto";
@@ -53,7 +55,7 @@ function detailsOf(data, side, index, partners) {
   table.append(head);
   const row = (s, token, note) => {
     const line = element("tr");
-    const flags = [note, token.split ? "part of a character" : "", token.exact ? "" : "no exact span"];
+    const flags = [note, token.covers ? `stands for “${token.covers}”` : "", token.split ? "part of a character" : "", token.exact ? "" : "no exact span"];
     const cells = [data.names[s], token.text, token.piece, token.id, token.bytes, `${token.start}–${token.end}`,
       flags.filter(Boolean).join("; ")];
     for (const cell of cells) line.append(element("td", "", String(cell)));

@@ -9,7 +9,7 @@ import streamlit as st
 
 from app import figures, inputs, results, strip
 from app.inputs import pick_text, pick_tokenizers, stop_with
-from app.state import Field, begin_with
+from app.state import Field, begin_with, gone_back
 from fusion_core.alignment import COMPARES, COSTS, METHODS, Alignment, Difference, difference
 from fusion_core.errors import FusionError
 from fusion_core.tokenizers import Tokenizer
@@ -99,8 +99,9 @@ def _show_figures(alignment: Alignment, compared: Difference | None) -> None:
         entries.append(("Path cost", f"{alignment.cost:g}", "What the cheapest path costs."))
     if compared is not None:
         entries.append(("Agreement", f"{compared.agreement:.1%}", "Links of both methods as a share of all links."))
-    for column, (label, value, about) in zip(st.columns(len(entries)), entries, strict=True):
-        column.metric(label, value, help=about)
+    with st.container(horizontal=True):  # which goes on below where the window is narrow
+        for label, value, about in entries:
+            st.metric(label, value, help=about, width=170)
 
 
 def _show_strip(alignment: Alignment, compared: Difference | None, invisible: bool) -> None:
@@ -123,7 +124,10 @@ def _show_strip(alignment: Alignment, compared: Difference | None, invisible: bo
     if st.session_state.setdefault("strip_of", of) != of:
         st.session_state.strip_of = of
         st.query_params.pop("token", None)
-    selected = strip.show(data, st.query_params.get("token"), key=f"strip_{of:x}")
+    # What a component holds outlives the address: after going back it is another one.
+    turn = st.session_state.setdefault("strip_turn", 0) + gone_back()
+    st.session_state.strip_turn = turn
+    selected = strip.show(data, st.query_params.get("token"), key=f"strip_{of:x}_{turn}")
     if selected:
         st.query_params["token"] = selected
     elif "token" in st.query_params:

@@ -138,7 +138,8 @@ def _colors(scene: Scene, source: int, method: str, color: str) -> tuple[list[st
         carried = [scene.carried(s, method) for s in range(len(scene.names))]
         weights = fusion_weights(carried, "min_ce", cross_entropies("token", [], carried, gold))
         winner = np.where(weights.sum(axis=0) > 0, weights.argmax(axis=0), -1)
-        shown = [figures.SOURCE_COLORS[n % len(figures.SOURCE_COLORS)] for n in range(len(scene.names))]
+        # Half of it, so that the text can be read on a dark page too.
+        shown = [f"{figures.SOURCE_COLORS[n % len(figures.SOURCE_COLORS)]}80" for n in range(len(scene.names))]
         return tokens.by_class(winner, dict(zip(scene.names, shown, strict=True)))
     values = {
         "gold token, nats": found.nll,
@@ -162,6 +163,10 @@ def _show_row(scene: Scene, source: int, method: str, color: str) -> None:
     page, pages = 0, -(-len(encoding) // _WINDOW)
     if pages > 1:
         begin_with("distribution_part", 1)
+        selected = st.session_state.position
+        if st.session_state.setdefault("part_of", selected) != selected:  # the row follows the token that was chosen
+            st.session_state.part_of = selected
+            st.session_state.distribution_part = selected // _WINDOW + 1
         st.session_state.distribution_part = min(st.session_state.distribution_part, pages)
         page = st.number_input(f"Part of the text (1 to {pages})", 1, pages, key="distribution_part") - 1
     low, high = page * _WINDOW, min(len(encoding), (page + 1) * _WINDOW)
@@ -292,7 +297,7 @@ def _show_position(scene: Scene, methods: Sequence[str], source: int, fused: Tra
         st.markdown("**Why**")
         st.markdown("\n".join(f"- `{method}` {reason(one, places, position)}" for method, one in carried.items()))
     if any(method.startswith("ot") for method in methods):
-        st.markdown("**The transport plan of `ot`**")
+        st.markdown("**The transport plan**")
         if row >= 0 and pending == end:
             plan = transport_plan(theirs, scene.own, row, token)
             st.plotly_chart(
@@ -366,6 +371,7 @@ def render() -> None:
         wanted = st.session_state.pop("jump", st.session_state.get("position"))
         if wanted is None:  # begin where the last method, by default the published one, does most harm
             wanted = 1 + int(np.nanargmax(_damage(scene, 0, methods[-1])))
+            begin_with("position", wanted)
         st.session_state.position = min(max(1, wanted), last)
         _show_summary(scene, methods)
         source, method, color = _pick_view(scene, methods)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable
 from typing import Any
 
@@ -22,7 +23,7 @@ from fusion_core.transfer import METHODS
 from training import runs, yaml_text
 from training.config import PUBLISHED, Config, load, parse
 from training.corpus import CORPORA
-from training.estimate import estimate
+from training.estimate import Estimate, estimate
 from training.progress import Standing
 from training.splits import split_corpus
 
@@ -64,6 +65,8 @@ FIELDS = {
     "train_level": state.Field(options=LEVELS),
     "train_own": state.Field(bool),
     "train_name": state.Field(),
+    "train_picked": state.Field(many=True),
+    "texts_of": state.Field(),
 }
 
 
@@ -96,7 +99,7 @@ def _form(off: bool) -> dict[str, Any]:
     limit = right.number_input("Documents at most", 1, 100_000, key="train_limit", disabled=off)
     lam = left.slider("lam, the weight of the text itself", 0.0, 1.0, step=0.05, key="train_lam", disabled=off)
     divergence = right.selectbox("Divergence", _DIVERGENCES, key="train_divergence", disabled=off)
-    rate = left.number_input("Learning rate", 1e-7, 1.0, format="%.1e", key="train_rate", disabled=off)
+    rate = left.number_input("Learning rate", 1e-7, 1.0, step=1e-5, format="%.1e", key="train_rate", disabled=off)
     epochs = right.number_input("Epochs", 1, 1000, key="train_epochs", disabled=off)
     batch = left.number_input("Batch size", 1, 1024, key="train_batch", disabled=off)
     top_k = right.number_input("Entries kept of each distribution", 1, 1024, key="train_top_k", disabled=off)
@@ -144,11 +147,21 @@ def _checked(text: str) -> Config:
     return config
 
 
+def _look_over(config: Config) -> Estimate:
+    """What the run would take; an error of ours where it could not be."""
+    with st.spinner("Reading the corpus and the models …", show_time=True):
+        return estimate(config, split_corpus(config))
+
+
+def _show_notices(found: Estimate) -> None:
+    for line in filter(None, (found.notice, found.shortage)):
+        st.warning(line)
+
+
 def _show_check(config: Config, taken: bool) -> None:
     if taken:
         st.warning("There is a run of that name already; launch it under another one.")
-    with st.spinner("Reading the corpus and the models …", show_time=True):
-        found = estimate(config, split_corpus(config))
+    found = _look_over(config)
     train, validation, held_out = found.documents
     columns = st.columns(4)
     columns[0].metric("Documents", f"{train:,}", help=f"To train on; about {found.tokens:,} tokens of the target.")
@@ -160,8 +173,7 @@ def _show_check(config: Config, taken: bool) -> None:
     )  # fmt: skip
     rows = [f"| {plain(stage)} | {state} | {memory} |" for stage, state, memory in found.table]
     st.markdown("\n".join(["| stage | | memory, about |", "| --- | --- | ---: |", *rows]))
-    for line in filter(None, (found.notice, found.shortage)):
-        st.warning(line)
+    _show_notices(found)
     st.success("The config is valid.")
 
 
@@ -199,11 +211,13 @@ def _new_run() -> None:
     if check or start:
         try:
             require_torch()
-            config = _checked(text)
+            folder = runs.run_folder(name.strip())
+            config = _checked(text).model_copy(update={"output": folder})
             if check:
-                known = (runs.run_folder(name.strip()) / "launch.yaml").exists()
-                _show_check(config.model_copy(update={"output": runs.run_folder(name.strip())}), known)
+                _show_check(config, (folder / "launch.yaml").exists())
             if start:
+                if not folder.exists():  # else the launch says so at once
+                    _show_notices(_look_over(config))
                 runs.launch(name.strip(), config)
                 st.session_state.train_picked, st.session_state.texts_of = [name.strip()], name.strip()
                 st.toast(f"{plain(name)} is running; closing this page does not stop it.")
@@ -212,12 +226,18 @@ def _new_run() -> None:
 
 
 def _curves(chosen: list[runs.Run]) -> None:
-    figures = (("loss", "training loss, nats"), ("eval_bits_per_byte", "validation, bits per byte"))
-    # The loss of a single run with the two parts that it is made of.
-    parts = {"clm": "CLM", "divergence": "divergence"} if len(chosen) == 1 else {}
+    # The loss of a single run with the two parts that it is made of; of several runs the part that can be compared
+    # whatever their lam and divergence are.
+    alone = len(chosen) == 1
+    first = ("loss", "training loss, nats") if alone else ("clm", "CLM in training, nats a token")
+    figures = (first, ("eval_bits_per_byte", "validation, bits per byte"))
+    parts = {"clm": "CLM", "divergence": "divergence"} if alone else {}
     for column, (field, title) in zip(st.columns(2), figures, strict=True):
         if not any(field in row for run in chosen for row in run.metrics):
-            column.caption(f"{title.capitalize()}: nothing to draw yet.")
+            ended = all(run.state == "finished" for run in chosen)
+            column.caption(
+                f"{title[0].upper()}{title[1:]}: {'nothing was measured' if ended else 'nothing to draw yet'}."
+            )
             continue
         figure = go.Figure()
         for run in chosen:
@@ -254,6 +274,7 @@ def _told(section: Callable[[], None]) -> None:
         section()
     except FusionError as error:
         st.error(plain(str(error)), icon=":material/error:")
+    state.settle(FIELDS)
 
 
 @st.fragment(run_every=2.0)
@@ -265,7 +286,10 @@ def _runs() -> None:
     st.subheader("Runs")
     found = runs.list_runs()
     if not found:
-        st.info("No runs yet. Launch one above, or with `fusescope train CONFIG`; the app lists those that it started.")
+        st.info(
+            "No runs yet: launch one above. Those that `fusescope train` makes are compared by `fusescope evaluate`; "
+            "the app lists the ones that it started."
+        )
         return
     frame = pd.DataFrame(
         {
@@ -274,6 +298,7 @@ def _runs() -> None:
             "stage": [run.standing.stage if run.state == "running" and run.standing else "" for run in found],
             "step": [max((row["step"] for row in run.metrics), default=0) for run in found],
             "loss": [_last(run, "loss") for run in found],
+            "CLM": [_last(run, "clm") for run in found],
             "validation, bits per byte": [_last(run, "eval_bits_per_byte") for run in found],
             "before": [run.metrics[0].get("eval_bits_per_byte") if run.metrics else None for run in found],
             "tokens a second": [_last(run, "tokens_per_second") for run in found],
@@ -283,7 +308,11 @@ def _runs() -> None:
     number = st.column_config.NumberColumn(format="%.4f")
     whole = st.column_config.NumberColumn(format="%.0f")
     config: dict[str, Any] = {
-        **dict.fromkeys(("loss", "validation, bits per byte", "before"), number),
+        **dict.fromkeys(("CLM", "validation, bits per byte", "before"), number),
+        "loss": st.column_config.NumberColumn(
+            format="%.4f",
+            help="lam * CLM + (1 - lam) * D, in nats: of another lam or divergence it is another measure.",
+        ),
         **dict.fromkeys(("tokens a second", "seconds"), whole),
     }
     st.dataframe(frame, hide_index=True, column_config=config, placeholder="")
@@ -297,7 +326,7 @@ def _runs() -> None:
     _curves(chosen)
     for run in chosen:
         with st.expander(f"{plain(run.name)}: {run.state}", expanded=run is chosen[0]):
-            columns = st.columns([1, 1, 4])
+            columns = st.columns([1, 1, 1, 3])
             if columns[0].button("Stop", key=f"stop_{run.name}", disabled=run.state != "running"):
                 runs.stop(run)
                 st.session_state.setdefault("train_stopping", set()).add(run.name)
@@ -309,15 +338,42 @@ def _runs() -> None:
             stopping = st.session_state.setdefault("train_stopping", set())
             if run.state != "running":
                 stopping.discard(run.name)
+            if run.state in ("failed", "stopped"):
+                with columns[2].popover("Remove"):
+                    st.caption("Its folder goes with all that is in it: data, checkpoints, metrics and log.")
+                    if st.button("Remove the run", key=f"remove_{run.name}"):
+                        runs.remove(run)
+                        st.rerun(scope="app")
             if run.name in stopping:
                 st.info("It was told to stop: training saves a checkpoint first, and no finished shard is lost.")
             if run.state == "running" and run.standing is not None:
                 st.progress(*_standing(run.standing))
+            if run.result:
+                _show_result(run)
             st.caption(f"Folder: {plain(str(run.folder))}")
             log = run.log()
             st.code("\n".join(log.splitlines()[-_LOG_LINES:]) or "nothing printed yet", language=None, wrap_lines=True)
             if log:
                 st.download_button("Log", log, f"{run.name}.log", on_click="ignore", key=f"log_{run.name}")
+
+
+def _show_result(run: runs.Run) -> None:
+    """What a finished run came to, and what to do with it."""
+    result, model = run.result, run.folder / "model"
+    before, after = result.get("validation_before"), result.get("validation_after")
+    change = None if before is None or after is None else f"{after - before:+.4f} by training"
+    with st.container(horizontal=True):
+        st.metric("Validation, bits per byte", "—" if after is None else f"{after:.4f}", change, delta_color="inverse")
+        st.metric("Steps", f"{result.get('steps', 0):,}")
+        if result.get("seconds") is not None:
+            st.metric("Seconds", f"{result['seconds']:,.0f}")
+    if not model.is_dir():
+        return
+    st.markdown("The model, and how it does on the documents that were held out:")
+    st.code(f"{model}\nfusescope evaluate {shlex.quote(str(run.folder))}", language=None, wrap_lines=True)
+    if st.button("Open the model in Distributions", key=f"model_{run.name}"):
+        state.hand_over({"origin": "Models", "target_model": str(model)})
+        st.switch_page(st.session_state["_pages"]["distributions"])
 
 
 @st.fragment(run_every=5.0)
@@ -333,6 +389,7 @@ def _texts() -> None:
     names = [run.name for run in found]
     if st.session_state.get("texts_of") not in names:
         st.session_state.pop("texts_of", None)
+    state.begin_with("texts_of", names[0])
     run = found[names.index(st.selectbox("Run", names, key="texts_of"))]
     run_texts.show(run, _stored(run), st.session_state["_pages"])
 

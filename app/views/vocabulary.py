@@ -105,17 +105,18 @@ def _show_picture(view: _View) -> None:
     overall = results.derived("breakdown", (*view.key, "all"), lambda: tabulate("all"))["soft"].iloc[0]
     total = int(overall["total"])
     unit = "tokens of the text" if view.counts is not None else "entries"
-    columns = st.columns(4)
+    columns = st.columns(4 if view.counts is None else 3)
     columns[0].metric(f"Source {unit}", f"{total:,}")
     columns[1].metric("Exact counterpart", f"{overall['exact'] / max(total, 1):.1%}")
     columns[2].metric("Soft only", f"{(total - overall['exact'] - overall['not mapped']) / max(total, 1):.1%}")
-    hit = view.maps["soft"].collisions
-    columns[3].metric(
-        "Most crowded target",
-        f"{int(hit.max()) if len(hit) else 0:,}",
-        help="How many source entries soft mapping sends to one and the same target entry.",
-    )
-    st.plotly_chart(figures.outcome_bars(tables), key="bars")
+    if view.counts is None:  # of a text there is nothing to say about entries that it does not hold
+        hit = view.maps["soft"].collisions
+        columns[3].metric(
+            "Most crowded target",
+            f"{int(hit.max()) if len(hit) else 0:,}",
+            help="How many source entries soft mapping sends to one and the same target entry.",
+        )
+    st.plotly_chart(figures.outcome_bars(tables, unit="characters" if by == "length" else ""), key="bars")
     groups = len(tables["soft"])
     if groups > figures.BAR_GROUPS:
         rest = int(tables["soft"]["total"].iloc[figures.BAR_GROUPS :].sum())
@@ -128,6 +129,7 @@ def _show_picture(view: _View) -> None:
 def _show_table(table: pd.DataFrame, counts: NDArray[np.int64] | None) -> None:
     st.subheader("Entries")
     columns = st.columns([2, 1, 1.4])
+    begin_with("search", "")
     wanted = columns[0].text_input("Search", key="search", placeholder="part of an entry or of a target, or an id")
     begin_with("show", _SHOW[0])
     show = columns[1].selectbox("Show", _SHOW, key="show")
@@ -276,7 +278,7 @@ def _show_disagreements(view: _View) -> None:
         f"{len(frame):,} entries that hard mapping loses and soft mapping sends somewhere, the worst first: damage is "
         "the edit distance per character" + (" times the occurrences in the text." if weighted else ".")
     )
-    shown = frame if weighted else frame.drop(columns="occurrences")
+    shown = frame.drop(columns=["hard"] if weighted else ["hard", "occurrences"])  # hard mapping has none of these
     st.dataframe(shown.head(_ROWS), hide_index=True)
 
 
@@ -302,6 +304,8 @@ def render() -> None:
         key="weighted",
         help="Count entries as often as they occur in the text.",
     )
+    if form == "pieces":
+        st.caption("Hard and soft compare pieces; all other kinds go by what entries spell, whatever is chosen here.")
     try:
         maps = {
             kind: results.mapping(source, target, kind, form if kind != "first-token" else "bytes")

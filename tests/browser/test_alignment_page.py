@@ -177,3 +177,26 @@ def test_going_back_brings_back_what_the_page_showed(page: Page, address: str) -
     page.go_back()
     expect(source).to_have_value("mistral")
     expect(page).to_have_url(re.compile("source=mistral.*target=minilm.*example=Code.*method=dtw"))
+
+
+def test_going_back_undoes_the_last_choice(address: str, page: Page) -> None:
+    """The user's own text and the token that was clicked are in the address as the pickers are."""
+    page.goto(f"{address}/?source=mistral&target=minilm&example=Your+own")
+    area = page.get_by_role("textbox", name="Your text")
+    expect(area).to_be_visible(timeout=60_000)
+    for text in ("hello one", "second text here"):
+        area.fill(text)
+        area.press("Control+Enter")
+        page.wait_for_function("location.search.includes('text=')")
+        expect(page.locator(".tok[data-side=source]").first).to_be_visible()
+        page.wait_for_timeout(1500)
+    page.locator(".tok[data-side=source]").nth(1).click()
+    page.wait_for_function("location.search.includes('token=s1')")
+    page.locator(".tok[data-side=target]").nth(2).click()
+    page.wait_for_function("location.search.includes('token=t2')")
+    page.go_back()
+    expect(page.locator(".tok.pinned")).to_have_attribute("data-side", "source", timeout=20_000)
+    page.go_back()
+    expect(page.locator(".tok.pinned")).to_have_count(0, timeout=20_000)
+    page.go_back()
+    expect(page.get_by_role("textbox", name="Your text")).to_have_value("hello one", timeout=20_000)

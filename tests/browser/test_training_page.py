@@ -58,6 +58,7 @@ def test_from_the_form_to_a_finished_model(address: str, page: Page, shoot: Shoo
     page.reload()  # the run does not depend on the page
     expect(page.get_by_text(re.compile("tiny-run: finished")).first).to_be_visible(timeout=120_000)
     expect(page.locator(".js-plotly-plot").first).to_be_visible()
+    expect(page.get_by_text("fusescope evaluate").first).to_be_visible()
     shoot(page, "training-finished")
     result = json.loads((workspace_folder / "runs" / "tiny-run" / "run.json").read_text())
     assert result["steps"] == 8 and result["validation_after"] is not None
@@ -72,6 +73,35 @@ def test_from_the_form_to_a_finished_model(address: str, page: Page, shoot: Shoo
     page.get_by_role("link", name="Training").click()
     page.get_by_role("button", name="Open in Alignment").click(timeout=60_000)
     expect(page.get_by_role("textbox", name="Your text")).to_contain_text("lazy dogs", timeout=60_000)
+
+
+def test_what_cannot_be_trained_is_not_launched_and_what_failed_can_be_removed(
+    address: str, page: Page, workspace_folder: Path
+) -> None:
+    failed = workspace_folder / "runs" / "failed-run"
+    failed.mkdir(parents=True)
+    (failed / "launch.yaml").write_text("target: smollm2-135m\ncorpus: {name: stdlib-code}\noutput: x\n")
+    text = workspace_folder / "short.txt"
+    text.write_text("\n".join(f"{n} the quick brown fox " * 90 for n in range(8)), encoding="utf-8")
+    target = tiny.save_model(workspace_folder / "short", "byte-bpe", 1)
+    corpus = {"files": [str(text)], "paragraphs": True}
+    page.goto(f"{address}/training?train_picked=failed-run")
+    page.get_by_text("Edit as YAML").click(timeout=60_000)
+    area = page.get_by_role("textbox", name="Config")
+    area.fill(yaml.safe_dump({"target": str(target), "corpus": corpus, "max_length": 512}))
+    area.press("Control+Enter")
+    page.wait_for_timeout(500)
+    page.get_by_role("textbox", name="Name of the run").fill("never")
+    page.get_by_role("textbox", name="Name of the run").press("Enter")
+    page.wait_for_timeout(500)
+    page.get_by_role("button", name="Launch").click()
+    expect(page.get_by_test_id("stAlert").first).to_contain_text("max_length", timeout=30_000)
+    assert not (workspace_folder / "runs" / "never").exists()
+    expect(page.get_by_text("failed-run: failed")).to_be_visible(timeout=30_000)
+    page.get_by_role("button", name="Remove", exact=True).click()
+    page.get_by_role("button", name="Remove the run").click()
+    expect(page.get_by_text("failed-run: failed")).to_have_count(0, timeout=30_000)
+    assert not failed.exists()
 
 
 def test_files_outside_are_refused(address: str, page: Page) -> None:

@@ -90,3 +90,17 @@ def test_a_selected_row_does_not_outlive_its_table(address: str, page: Page) -> 
     expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
     expect(page.get_by_test_id("stException")).to_have_count(0)
     expect(field).to_have_value("7")
+
+
+def test_going_back_takes_a_search_back(address: str, page: Page) -> None:
+    page.goto(f"{address}/vocabulary?{PAIR}")
+    _ready(page)
+    box = page.get_by_role("textbox", name="Search")
+    for wanted in ("the", "zzzzqq"):
+        box.fill(wanted)
+        box.press("Enter")
+        page.wait_for_function(f"location.search.includes('search={wanted}')")
+    page.go_back()
+    expect(box).to_have_value("the", timeout=20_000)
+    page.go_back()
+    expect(box).to_have_value("", timeout=20_000)
