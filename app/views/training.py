@@ -352,7 +352,9 @@ def _runs() -> None:
                 _show_result(run)
             st.caption(f"Folder: {plain(str(run.folder))}")
             log = run.log()
-            st.code("\n".join(log.splitlines()[-_LOG_LINES:]) or "nothing printed yet", language=None, wrap_lines=True)
+            if not run.result:
+                last = "\n".join(log.splitlines()[-_LOG_LINES:])
+                st.code(last or "nothing printed yet", language=None, wrap_lines=True)
             if log:
                 st.download_button("Log", log, f"{run.name}.log", on_click="ignore", key=f"log_{run.name}")
 
