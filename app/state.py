@@ -83,7 +83,7 @@ def show(page: str, fields: Fields, run: Callable[[], None]) -> None:
     try:
         run()
     finally:  # a page that stops early has widgets too
-        _settle(fields)
+        settle(fields)
 
 
 def _carry_over(page: str, fields: Fields) -> None:
@@ -119,8 +119,9 @@ def begin_with(key: str, value: Any) -> None:
         st.session_state[key] = value
 
 
-def _settle(fields: Fields) -> None:
-    """Bring the address to what the page's widgets hold after its run; defaults are left out."""
+def settle(fields: Fields) -> None:
+    """Bring the address to what the page's widgets hold after its run, or that of a part that runs by itself; defaults
+    are left out."""
     choices = _choices()
     new: dict[str, str | Iterable[str]] = {}
     for key in fields:
@@ -139,11 +140,6 @@ def _settle(fields: Fields) -> None:
 
 def _told(key: str, value: Any, fields: Fields) -> list[str]:
     return [] if value in (None, "", []) or value == _choices().defaults.get(key) else fields[key].write(value)
-
-
-def settle(fields: Fields) -> None:
-    """Bring the address to what the widgets of a part of the page hold that runs by itself."""
-    _settle(fields)
 
 
 def hand_over(values: dict[str, Any]) -> None:

@@ -15,6 +15,8 @@ from training.guards import refusals_told
 from training.precision import lacks_bfloat16, trains_on_cpu
 
 _METRIC = "bits_per_byte"
+# What optimizers are given of a model besides its weights.
+_OF_MODELS = ("params", "model", "optimizer_dict")
 
 
 def arguments_of(config: Config, validates: bool) -> TrainingArguments:
@@ -28,13 +30,15 @@ def arguments_of(config: Config, validates: bool) -> TrainingArguments:
         defaults |= _evaluating(config)
     defaults["dataloader_pin_memory"] = torch.cuda.is_available()
     chosen = {**defaults, **config.training}
-    if trains_on_cpu(chosen):  # without a word of it, several processes on CPUs would not know of each other
-        chosen = {**chosen, "use_cpu": True, "bf16": bool(chosen.get("bf16")) and not lacks_bfloat16(chosen)}
+    if chosen.get("bf16") and trains_on_cpu(chosen):
+        chosen = {"use_cpu": True, **chosen, "bf16": not lacks_bfloat16(chosen)}
+    if not torch.accelerator.is_available():  # else several processes on CPUs would not know of each other
+        chosen = {"use_cpu": True, **chosen}
     if validates:
-        chosen = {"metric_for_best_model": _METRIC, "greater_is_better": False, **chosen}
         if config.patience:
             chosen = {"load_best_model_at_end": True, **chosen}
         _check_best(config, chosen)
+        chosen |= {"metric_for_best_model": _METRIC, "greater_is_better": False}
     if chosen.get("eval_strategy", "no") != "no" and not validates:
         raise TrainingError(
             "training.eval_strategy asks for evaluation, and there is no validation document; leave it out, or raise "
@@ -58,7 +62,8 @@ def arguments_of(config: Config, validates: bool) -> TrainingArguments:
 
 def _check_best(config: Config, chosen: dict[str, Any]) -> None:
     """What is measured is bits per byte, and the fewer the better."""
-    if str(chosen["metric_for_best_model"]).removeprefix("eval_") != _METRIC or chosen["greater_is_better"]:
+    metric = chosen.get("metric_for_best_model") or _METRIC
+    if str(metric).removeprefix("eval_") != _METRIC or chosen.get("greater_is_better"):
         raise TrainingError(
             f"training.metric_for_best_model: runs are measured in {_METRIC} alone, and fewer are better; leave "
             "metric_for_best_model and greater_is_better out"
@@ -73,9 +78,11 @@ def _check_best(config: Config, chosen: dict[str, Any]) -> None:
 def _try_out(made: TrainingArguments) -> None:
     """Make the optimizer and the schedule for a single weight: the Trainer makes them when all data is there."""
     weight = torch.nn.Linear(1, 1)
-    kind, arguments = Trainer.get_optimizer_cls_and_kwargs(made, weight)
-    arguments = {name: value for name, value in arguments.items() if name not in ("params", "model", "optimizer_dict")}
-    optimizer = kind(weight.parameters(), **arguments)
+    if made.optim_target_modules:  # names modules of the model
+        optimizer = torch.optim.SGD(weight.parameters())
+    else:
+        kind, found = Trainer.get_optimizer_cls_and_kwargs(made, weight)
+        optimizer = kind(weight.parameters(), **{n: v for n, v in found.items() if n not in _OF_MODELS})
     get_scheduler(made.lr_scheduler_type, optimizer, 0, 1, made.lr_scheduler_kwargs)
     if made.use_liger_kernel and not is_liger_kernel_available():
         raise ImportError("use_liger_kernel needs the package liger-kernel")

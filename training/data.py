@@ -204,7 +204,7 @@ def sharing(config: Config, say: Say) -> Iterator[None]:
         return
     try:
         config.data.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(config.data / ".lock")
+        lock = FileLock(config.data / ".data-lock")
         try:
             lock.acquire(timeout=0)
         except Timeout:

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import shutil
+from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,8 @@ def _train(config: Config, resume: bool, say: Say, engine: Engine | None) -> dic
             "another output (--set output=...), or remove it"
         )
     if config.kind != "train":
-        state = PartialState(cpu=not torch.cuda.is_available())  # of several processes one suffices
+        # Of several processes one suffices, however long it takes.
+        state = PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(days=7))
         if state.is_main_process:
             _without_training(config, say)
         state.wait_for_everyone()
@@ -271,7 +273,8 @@ def _versions(config: Config, splits: Splits) -> dict[str, Any]:
 
 def _models(config: Config) -> dict[str, str]:
     """By name what tells the models of a run from others of that name."""
-    return {name: weights_sample(name) for name in (config.target, *(source.model for source in config.sources))}
+    names = (config.target, *(source.model for source in config.sources))
+    return {name: found for name in names if (found := weights_sample(name)) is not None}
 
 
 def _card(config: Config, result: dict[str, Any]) -> str:

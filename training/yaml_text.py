@@ -16,15 +16,19 @@ _FLOAT = re.compile(r"([-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?
 class _Loader(yaml.SafeLoader):
     """Safe, reads every number that JSON writes, and refuses a field that is there twice."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        names = [(key.tag, key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         if twice := [name for name, times in Counter(names).items() if times > 1]:
-            raise yaml.constructor.ConstructorError(None, None, f"{twice[0]!r} is there twice", node.start_mark)
-        return dict(super().construct_mapping(node, deep))
+            raise yaml.constructor.ConstructorError(None, None, f"{twice[0][1]!r} is there twice", node.start_mark)
+        return node
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
         text = str(node.value)
-        return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+        try:
+            return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+        except ValueError:
+            raise yaml.constructor.ConstructorError(None, None, f"{text!r} is no number", node.start_mark) from None
 
 
 class _Dumper(yaml.SafeDumper):

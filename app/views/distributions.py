@@ -15,7 +15,7 @@ from app import scenes, tokens
 from app.escape import drawn, plain
 from app.inputs import stop_with
 from app.scenes import Scene, pick_models, pick_shards
-from app.state import Field, begin_with
+from app.state import Field, begin_with, gone_back
 from fusion_core import Tokenizer
 from fusion_core.distributions import TopK
 from fusion_core.errors import FusionError
@@ -162,11 +162,12 @@ def _show_row(scene: Scene, source: int, method: str, color: str) -> None:
     ]
     page, pages = 0, -(-len(encoding) // _WINDOW)
     if pages > 1:
+        selected, fresh = st.session_state.position, "distribution_part" not in st.session_state
         begin_with("distribution_part", 1)
-        selected = st.session_state.position
-        if st.session_state.setdefault("part_of", selected) != selected:  # the row follows the token that was chosen
-            st.session_state.part_of = selected
+        # The row follows the token that was chosen, unless the address says which part to show.
+        if fresh or (st.session_state.get("part_of", selected) != selected and not gone_back()):
             st.session_state.distribution_part = selected // _WINDOW + 1
+        st.session_state.part_of = selected
         st.session_state.distribution_part = min(st.session_state.distribution_part, pages)
         page = st.number_input(f"Part of the text (1 to {pages})", 1, pages, key="distribution_part") - 1
     low, high = page * _WINDOW, min(len(encoding), (page + 1) * _WINDOW)
@@ -369,9 +370,9 @@ def render() -> None:
                 for method in methods:
                     scene.carried(source, method)
         wanted = st.session_state.pop("jump", st.session_state.get("position"))
-        if wanted is None:  # begin where the last method, by default the published one, does most harm
-            wanted = 1 + int(np.nanargmax(_damage(scene, 0, methods[-1])))
-            begin_with("position", wanted)
+        # Begin where the last method, by default the published one, does most harm.
+        begin_with("position", 1 + int(np.nanargmax(_damage(scene, 0, methods[-1]))))
+        wanted = st.session_state.position if wanted is None else wanted
         st.session_state.position = min(max(1, wanted), last)
         _show_summary(scene, methods)
         source, method, color = _pick_view(scene, methods)

@@ -318,7 +318,8 @@ def _runs() -> None:
     st.dataframe(frame, hide_index=True, column_config=config, placeholder="")
     names = [run.name for run in found]
     state.begin_with("train_picked", names[:1])
-    st.session_state.train_picked = [name for name in st.session_state.train_picked if name in names]
+    there = [name for name in st.session_state.train_picked if name in names]
+    st.session_state.train_picked = there or (names[:1] if st.session_state.train_picked else [])
     picked = st.multiselect("Look at", names, key="train_picked")
     chosen = [run for run in found if run.name in picked]
     if not chosen:

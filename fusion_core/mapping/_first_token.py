@@ -19,10 +19,17 @@ def _left_over(data: bytes, first: bytes) -> int:
         return max(0, len(data) - len(first))
 
 
+def _begins(text: str) -> bool:
+    """Whether an entry without a blank begins a word nevertheless, as far as it tells: a source writes `The` and `3`
+    behind quotes and line ends, `ing` behind letters."""
+    return text[:1].isupper() or text[:1].isdigit()
+
+
 def first_token(source: Tokenizer, target: Tokenizer, progress: Progress | None) -> Table:
     """The first token of the target's encoding of each source entry.
 
     Entries that are no text by themselves (part of a character) go to the longest target entry that they start with.
+    Of a WordPiece target, what begins with a small letter goes on with a word.
     `distance` is the number of characters that the first token does not spell in full.
     """
     table = empty_table(source)
@@ -31,6 +38,7 @@ def first_token(source: Tokenizer, target: Tokenizer, progress: Progress | None)
     by_bytes: dict[bytes, int] = {canonical[j]: j for j in np.flatnonzero(made(target))[::-1].tolist()}
     longest = max(map(len, by_bytes), default=0)
     unknown = target.vocabulary.roles.get("unk", -1)
+    words = target.kind == "WordPiece"
 
     def longest_prefix(data: bytes) -> int:
         for size in range(min(len(data), longest), 0, -1):
@@ -42,7 +50,7 @@ def first_token(source: Tokenizer, target: Tokenizer, progress: Progress | None)
     for start in range(0, len(ids), _CHUNK):
         part = ids[start : start + _CHUNK].tolist()
         texts = [source.vocabulary.canonical[i].decode("utf-8", "replace") for i in part]
-        rows = target.encode_fragments(texts)
+        rows = target.encode_fragments([" " + text if words and _begins(text) else text for text in texts])
         for i, text, row in zip(part, texts, rows, strict=True):
             data = source.vocabulary.canonical[i]
             first = next((j for j in row if canonical[j]), -1)

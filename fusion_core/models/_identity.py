@@ -12,23 +12,24 @@ _BLOCK, _BLOCKS = 4096, 64
 
 
 def weights_identity(name: str) -> str:
-    """What a cache of the model's work goes by: sizes and times of the local files that hold its weights, its
-    configuration and how its tokenizer begins a text; of a hub id the revision that is in the hub's cache; else the
-    name."""
+    """What a cache of the model's work goes by: sizes and times of the local files, those in the hub's cache too, that
+    hold its weights, its configuration and how its tokenizer begins a text; else the name."""
     stats = [(file.name, file.stat()) for file in _files(name)]
-    return digest(*(f"{n}:{stat.st_size}:{stat.st_mtime_ns}" for n, stat in stats))[:16] if stats else _revision(name)
+    return digest(*(f"{n}:{stat.st_size}:{stat.st_mtime_ns}" for n, stat in stats))[:16] if stats else name
 
 
-def weights_sample(name: str) -> str:
-    """What stays the same where the model's files are copied: their sizes and samples of their bytes. Training changes
-    all weights, and so the samples."""
-    parts = [part for file in _files(name) for part in (file.name, *_sampled(file))]
-    return digest(*parts)[:16] if parts else _revision(name)
+def weights_sample(name: str) -> str | None:
+    """What stays the same where the model's files are copied: the sizes of its weights and samples of their bytes.
+    Training changes all weights, and so the samples. None where the model is not here."""
+    parts = [part for file in _files(name) if file.suffix != ".json" for part in (file.name, *_sampled(file))]
+    return digest(*parts)[:16] if parts else None
 
 
 def _files(name: str) -> list[Path]:
-    """The local files of a model, none where it is not there."""
+    """The local files of a model, also of one in the hub's cache; none where it is not there."""
     path = SAMPLES[name].path if name in SAMPLES else expanded(name)
+    if path is not None and not path.exists():
+        path = _cached(name)
     if path is None or path.is_file():
         return [] if path is None else [path]
     weights = sorted(path.glob("*.safetensors")) if path.is_dir() else []
@@ -46,12 +47,12 @@ def _sampled(path: Path) -> list[bytes | str]:
     return found
 
 
-def _revision(name: str) -> str:
-    """A hub id with the commit that is cached of it; the name alone where none is."""
+def _cached(name: str) -> Path | None:
+    """The folder of a hub id in the hub's cache, of its newest commit there."""
     import huggingface_hub
 
     try:
         config = huggingface_hub.try_to_load_from_cache(name, "config.json")
     except ValueError:  # no hub id
-        return name
-    return f"{name}@{Path(config).parent.name}" if isinstance(config, str) else name
+        return None
+    return Path(config).parent if isinstance(config, str) else None

@@ -41,6 +41,7 @@ def kernel_pair(index: TransferIndex) -> kernel.Pair:
         read=np.frombuffer(b"", np.uint8) if words is None else words.read,
         reads=np.zeros(0, np.int64) if words is None else words.reads,
         closes=np.zeros(0, np.bool_) if words is None else words.closes,
+        also=index.targets.also,
     )
 
 

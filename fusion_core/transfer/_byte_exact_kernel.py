@@ -54,6 +54,7 @@ class Pair(NamedTuple):
     read: NDArray[np.uint8]
     reads: NDArray[np.int64]
     closes: NDArray[np.bool_]
+    also: NDArray[np.int32]
 
 
 class Rows(NamedTuple):
@@ -388,10 +389,14 @@ def share(pair, k, at_root, own, own_row, scratch, ledger, found, weights):  # t
             if own.dense:
                 if target >= own.probs.shape[1]:
                     continue
+                if rank != pair.t_rank[target] and low <= pair.t_rank[target] < high:  # written both ways, and counted
+                    continue
             elif target >= len(pair.t_rank):
                 continue
             else:
                 rank = np.int64(pair.t_rank[target])
+                if pair.words and (rank < low or rank >= high):
+                    rank = np.int64(pair.also[target])
                 if target != token and target != cut and (rank < low or rank >= high):
                     continue
             w = np.float64(own.probs[own_row, target if own.dense else c])
@@ -446,7 +451,7 @@ def transfer(text, row_of, pending, ends, cuts, read, next_token, path, truths, 
     """
     m, width = len(row_of), len(pair.t_rank)
     scratch = new_scratch(width, max(len(pair.first), rows.probs.shape[1]))
-    found = np.empty(max(width, own.probs.shape[1]) + 1, np.int64)
+    found = np.empty(max(len(pair.t_ids), own.probs.shape[1]) + 3, np.int64)
     weights = np.empty(len(found))
     indptr = np.zeros(m + 1, np.int64)
     ids = np.empty(max(1024, m * 64), np.int32)

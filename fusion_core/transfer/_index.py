@@ -21,12 +21,14 @@ class Sorted:
         ids: int32[m], the lowest id of each distinct byte string.
         buffer, offsets: uint8 and int64[m + 1], their bytes.
         rank: int32[size], the place of each id, -1 if it is not in here.
+        also: int32[size], where an id is written in two ways, the place of the second one; else -1.
     """
 
     ids: NDArray[np.int32]
     buffer: NDArray[np.uint8]
     offsets: NDArray[np.int64]
     rank: NDArray[np.int32]
+    also: NDArray[np.int32]
 
 
 def sort_entries(tokenizer: Tokenizer, chosen: NDArray[np.bool_]) -> Sorted:
@@ -36,7 +38,7 @@ def sort_entries(tokenizer: Tokenizer, chosen: NDArray[np.bool_]) -> Sorted:
 
 
 def _sort(written: dict[int, list[bytes]], size: int) -> Sorted:
-    """Entries by their ids, ascending, each with the strings that it is written as; its rank is that of the first."""
+    """Entries by their ids, ascending, each with the one or two strings that it is written as."""
     lowest: dict[bytes, int] = {}
     for i, strings in written.items():
         for string in strings:
@@ -45,11 +47,13 @@ def _sort(written: dict[int, list[bytes]], size: int) -> Sorted:
     offsets = np.zeros(len(ordered) + 1, dtype=np.int64)
     np.cumsum([len(s) for s in ordered], out=offsets[1:])
     ids = np.array([lowest[s] for s in ordered], dtype=np.int32)
-    rank = np.full(size, -1, dtype=np.int32)
+    rank, also = (np.full(size, -1, dtype=np.int32) for _ in range(2))
     place = {s: n for n, s in enumerate(ordered)}
     for i, strings in written.items():
         rank[i] = place[strings[0]]
-    return Sorted(ids, np.frombuffer(b"".join(ordered), dtype=np.uint8), offsets, rank)
+        if strings[1:]:
+            also[i] = place[strings[1]]
+    return Sorted(ids, np.frombuffer(b"".join(ordered), dtype=np.uint8), offsets, rank, also)
 
 
 def reachable(tokenizer: Tokenizer) -> NDArray[np.bool_]:
@@ -139,7 +143,7 @@ def _spell_out(source: Tokenizer, target: Tokenizer) -> tuple[NDArray[np.int32],
 
 def build_index(source: Tokenizer, target: Tokenizer) -> TransferIndex:
     """Work out the tables (a second or two for large vocabularies); keep the result for all texts of the pair."""
-    if drops_blanks(target):
+    if target.kind == "WordPiece" and drops_blanks(target):
         return _index_of_words(source, target)
     forth: VocabularyMapping = map_vocabulary(source, target, kind="first-token")
     back: VocabularyMapping = map_vocabulary(target, source, kind="first-token")

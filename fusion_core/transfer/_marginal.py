@@ -112,7 +112,7 @@ def marginal(
     passes = min(passes, _DEPTH, model.window // 2)
     cache = _Cache(model, source.encoding.ids, passes)
     scratch = kernel.new_scratch(index.target.size, max(index.source.size, source.top.k))
-    room = max(index.target.size, own_rows.probs.shape[1]) + 2
+    room = max(len(pair.t_ids), own_rows.probs.shape[1]) + 3
     found, weights = np.empty(room, np.int64), np.empty(room)
     ledger = np.zeros((len(chosen), 5))
     ids, masses, counts = [], [], []

@@ -1,4 +1,4 @@
-"""Targets whose tokenizer drops blanks (WordPiece): a token there begins a word or goes on with one, and its bytes do
+"""WordPiece targets, whose tokenizer drops blanks: a token there begins a word or goes on with one, and its bytes do
 not say which.
 
 So entries are written as a text has them: ` ing` begins a word, `ing` goes on with one, and what is a token of its own
@@ -84,6 +84,10 @@ def _read(source: Tokenizer, target: Tokenizer) -> tuple[NDArray[np.uint8], NDAr
         return len(char.encode()), (char if found is None else found.text).encode()
 
     vocabulary = source.vocabulary
+    # A source that drops blanks too says by its piece that a word begins.
+    begins = (
+        {i for i, strings in _strings(source).items() if strings[0].startswith(b" ")} if drops_blanks(source) else set()
+    )
     texts: list[str | None] = []
     for data in vocabulary.canonical:
         try:
@@ -94,10 +98,12 @@ def _read(source: Tokenizer, target: Tokenizer) -> tuple[NDArray[np.uint8], NDAr
     parts: list[bytes] = []
     reads = np.zeros(len(vocabulary.buffer) + 1, dtype=np.int64)
     at = done = 0
-    for data, text in zip(vocabulary.canonical, texts, strict=True):
+    for i, (data, text) in enumerate(zip(vocabulary.canonical, texts, strict=True)):
+        if i in begins:
+            parts.append(b" ")
+            done += 1
         steps = [(1, data[k : k + 1]) for k in range(len(data))] if text is None else [alphabet[char] for char in text]
         for width, made in steps:
-            reads[at] = done
             parts.append(made)
             at, done = at + width, done + len(made)
             reads[at - width + 1 : at + 1] = done  # within a character there is no place

@@ -100,6 +100,10 @@ def test_numbers_are_those_of_yaml_1_2_and_a_field_is_there_once() -> None:
     assert yaml_text.read("[12:30, 2023_01, 2024-01-02, 0123, -3, 1.5, .5, 0x1f]") == [
         "12:30", "2023_01", "2024-01-02", 123, -3, 1.5, 0.5, 31,
     ]  # fmt: skip
+    merged = "base: &b {lr: 1, x: 2}\ndeep: {sub: {a: &a {<<: *b, lr: 5}}}\ntop: {<<: *a}\n1: a\n'1': b"
+    assert yaml_text.read(merged)["top"] == {"lr": 5, "x": 2}
+    with pytest.raises(yaml.YAMLError, match="no number"):
+        yaml_text.read("a: !!int 0b1")
     with pytest.raises(yaml.YAMLError, match="'training' is there twice"):
         yaml_text.read("training: {max_steps: 1}\noutput: a\ntraining: {learning_rate: 1}")
 

@@ -19,7 +19,7 @@ from training.shards import MANIFEST, is_shards, read_manifest, read_shards, run
 from training.stages import teach
 
 pytest.importorskip("torch")
-from fusion_core.models import Model, load_model, weights_identity
+from fusion_core.models import Model, load_model, weights_identity, weights_sample
 
 TEXTS = [f"the quick brown fox jumps over {n} lazy dogs" * (1 + n) for n in range(12)]
 DOCUMENTS = [Document(f"d{n}", "odd" if n % 2 else "even", text) for n, text in enumerate(TEXTS)]
@@ -83,15 +83,17 @@ def test_shards_of_a_model_that_begins_a_text_otherwise_are_not_its_own(tmp_path
 
 def test_of_a_hub_id_the_cached_commit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    seen = {weights_identity("me/model")}
-    for commit in ("a" * 40, "b" * 40):
+    assert weights_identity("me/model") == "me/model" and weights_sample("me/model") is None
+    seen = set()
+    for commit, weights in (("a" * 40, b"1" * 9), ("b" * 40, b"2" * 9)):
         snapshot = tmp_path / "models--me--model" / "snapshots" / commit
         snapshot.mkdir(parents=True)
         (snapshot / "config.json").write_text("{}")
+        (snapshot / "model.safetensors").write_bytes(weights)
         (tmp_path / "models--me--model" / "refs").mkdir(exist_ok=True)
         (tmp_path / "models--me--model" / "refs" / "main").write_text(commit)
-        seen.add(weights_identity("me/model"))
-    assert seen == {"me/model", "me/model@" + "a" * 40, "me/model@" + "b" * 40}
+        seen |= {weights_identity("me/model"), weights_sample("me/model")}
+    assert len(seen) == 4 and None not in seen
 
 
 def test_a_rerun_does_only_what_is_missing_damaged_or_changed(tmp_path: Path, model: Model) -> None:

@@ -132,6 +132,9 @@ def test_what_the_trainer_refuses_is_said_before_any_data_is_made(tmp_path: Path
 def test_what_is_watched_is_bits_per_byte(tmp_path: Path, models: tuple[str, str]) -> None:
     arguments = {"lr_scheduler_type": "reduce_lr_on_plateau", "num_train_epochs": 1, "use_cpu": True}
     assert train(tiny_config(tmp_path, models, training=arguments), say=quiet)["finished"]
+    unsaid = {"greater_is_better": None, "metric_for_best_model": None, "load_best_model_at_end": True}
+    made = arguments_of(tiny_config(tmp_path, models, training=unsaid), validates=True)
+    assert (made.metric_for_best_model, made.greater_is_better) == ("bits_per_byte", False)
     config = tiny_config(tmp_path, models, patience=1, training={"load_best_model_at_end": False, "use_cpu": True})
     with pytest.raises(TrainingError, match=r"patience .* keeps its best checkpoint"):
         arguments_of(config, validates=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -136,3 +137,48 @@ def test_a_source_that_is_sure_of_the_text_leaves_no_doubt(source: str) -> None:
     predictions = Predictions(encoding, TopK(ids, np.zeros(ids.shape, np.float32), ours.size), has_start=True)
     found = transfer(predictions, own, build_index(ours, target)).prob_of(own.ids[1:])
     assert found[:-1].min() > 0.99  # what comes after the text's last byte, nobody can say
+
+
+def test_an_entry_that_is_open_to_all_is_shared_by_the_targets_own_each_token_once(tmp_path: Path) -> None:
+    """Chinese characters are tokens of their own, written with a blank and without: more strings than tokens."""
+    chars = [chr(0x4E00 + n) for n in range(300)]
+    source = _wordpiece(tmp_path / "s.json", ["x", "x" + chars[0], *chars], "", None)
+    cutter = pre_tokenizers.Sequence([pre_tokenizers.BertPreTokenizer(), pre_tokenizers.Split("", "isolated")])
+    target = _wordpiece(tmp_path / "t.json", ["x", *chars], "##", cutter)
+    text = "x" + chars[0] + chars[1]
+    encoding = source.encode(text)
+    ids = np.full((len(encoding) + 1, 1), source.vocabulary.by_piece["x"], np.int32)
+    predictions = Predictions(encoding, TopK(ids, np.zeros(ids.shape, np.float32), source.size), has_start=True)
+    own = random_predictions(target, text, 3)
+    assert own.encoding.pieces == list(text)
+    dense = transfer(predictions, own.encoding, build_index(source, target), own=own)
+    sparse = replace(own, top=own.top.with_ids())
+    kept = transfer(predictions, own.encoding, build_index(source, target), own=sparse)
+    weights = own.top.probs[1].astype(np.float64) ** 0.7
+    weights[[target.vocabulary.by_piece[chars[0]], target.vocabulary.by_piece["[UNK]"]]] = 0.0  # `x一` would be it
+    for found in (dense, kept):
+        assert found.to_dense(0) == pytest.approx(weights / weights.sum(), abs=1e-4)
+
+
+def test_a_source_that_drops_blanks_too_says_by_its_piece_what_begins_a_word(tmp_path: Path) -> None:
+    cutter = pre_tokenizers.BertPreTokenizer()
+    source = _wordpiece(tmp_path / "s.json", ["the", "quick", "dog", "##s", ","], "##", cutter)
+    target = _wordpiece(tmp_path / "t.json", ["the", "qu", "##ick", "dog", "##s", ","], "##", cutter)
+    encoding = source.encode("the quick dog")
+    ids = np.tile(np.arange(1, 6, dtype=np.int32), (4, 1))
+    logprobs = np.log(np.tile([0.0625, 0.4375, 0.25, 0.125, 0.125], (4, 1))).astype(np.float32)
+    predictions = Predictions(encoding, TopK(ids, logprobs, source.size), has_start=True)
+    found = transfer(predictions, target.encode(encoding.text), build_index(source, target))
+    masses = {target.piece(int(i)): float(p) for i, p in zip(*found.at(0), strict=True)}
+    assert masses == pytest.approx({"the": 0.0625, "qu": 0.4375, "dog": 0.25, "##s": 0.125, ",": 0.125}, abs=1e-5)
+
+
+def test_word_ends_are_another_matter(tmp_path: Path) -> None:
+    """Pieces that end a word (`s</w>`) say nothing of how one begins."""
+    vocab = {"[UNK]": 0, "a": 1, "b": 2, "a</w>": 3, "b</w>": 4, "ab</w>": 5}
+    built = HfTokenizer(models.BPE(vocab, [("a", "b</w>")], unk_token="[UNK]", end_of_word_suffix="</w>"))
+    built.pre_tokenizer = pre_tokenizers.Whitespace()
+    built.decoder = decoders.BPEDecoder()
+    built.save(str(tmp_path / "t.json"))
+    index = build_index(sample("minilm"), load_tokenizer(tmp_path / "t.json"))
+    assert index.words is None
