@@ -194,6 +194,11 @@ def _index_of_words(source: Tokenizer, target: Tokenizer) -> TransferIndex:
         read = entries.get(row[0], b"") if row else b""
         if 0 < len(read) < len(text.encode()) and text.encode().startswith(read):
             opens[alike[read]] = True
+    # Behind a run of blanks the source cuts a word as it does behind none of these: whatever goes on is open.
+    begun = {string[:k] for strings in words.strings.values() for string in strings for k in range(2, len(string))}
+    for i, read in entries.items():
+        data = source.vocabulary.canonical[i]
+        opens[i] |= data[: len(data) - len(data.lstrip())] not in (b"", b" ") and read in begun
     nothing: NDArray[np.int32] = np.full(target.size, -1, dtype=np.int32)
     return TransferIndex(
         source,

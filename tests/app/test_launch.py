@@ -55,7 +55,7 @@ def test_a_first_start_asks_nothing_and_says_where_it_is(
             assert server.stdout is not None
             assert "started" in server.stdout.readline()
         finally:
-            server.terminate()
+            server.kill()  # a SIGTERM that comes while it starts is lost
 
 
 def test_a_port_that_is_taken_is_passed_over_or_told_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
