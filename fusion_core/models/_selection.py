@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from fusion_core.distributions import TopK
 from fusion_core.models._agreeing import Found, agreeing, agreeing_on_device
 from fusion_core.tokenizers import Encoding, Tokenizer
-from fusion_core.transfer._byte_exact_kernel import prefix_ranges
 from fusion_core.transfer._index import sort_entries
+from fusion_core.transfer._sorted_kernel import prefix_ranges
 
 # Bytes of the text that are looked at.
 _DEPTH = 12

@@ -14,6 +14,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from fusion_core.transfer._sorted_kernel import narrow, walk
+
 EXACT, CHAINED, APPROXIMATE, TAIL, LOST = range(5)
 
 # Mass below which an open entry is not followed along the text, nor shared out.
@@ -88,65 +90,6 @@ def new_scratch(target_size, source_size):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _narrow(buffer, offsets, low, high, depth, byte):  # type: ignore[no-untyped-def]
-    """Of the sorted strings `low` to `high`, which agree in their first `depth` bytes: those that go on with `byte`."""
-    if low < high and offsets[low + 1] - offsets[low] == depth:  # the string that ends here stands first
-        low += 1
-    a, b = low, high
-    while a < b:
-        middle = (a + b) // 2
-        if buffer[offsets[middle] + depth] < byte:
-            a = middle + 1
-        else:
-            b = middle
-    begin = a
-    b = high
-    while a < b:
-        middle = (a + b) // 2
-        if buffer[offsets[middle] + depth] <= byte:
-            a = middle + 1
-        else:
-            b = middle
-    return begin, a
-
-
-@njit(cache=True, nogil=True)
-def _walk(buffer, offsets, low, high, depth, data, start, end):  # type: ignore[no-untyped-def]
-    """Follow `data[start:end]` from the strings `low` to `high`, which agree in their first `depth` bytes.
-
-    Returns the strings that agree with what could be followed, up to where that was (an index into `data`), and the
-    rank of the longest string that ended on the way, -1 for none.
-    """
-    last = np.int64(-1)
-    at = start
-    while at < end:
-        a, b = _narrow(buffer, offsets, low, high, depth, data[at])
-        if a >= b:
-            break
-        low, high = a, b
-        depth += 1
-        at += 1
-        if offsets[low + 1] - offsets[low] == depth:
-            last = np.int64(low)
-    return low, high, at, last
-
-
-@njit(cache=True, nogil=True)
-def prefix_ranges(buffer, offsets, text, starts, depth):  # type: ignore[no-untyped-def]
-    """int64[n, depth, 2]: which of the sorted strings begin with the first 1, 2, ... bytes of the text from each start;
-    empty ranges from where none does."""
-    ranges = np.zeros((len(starts), depth, 2), np.int64)
-    for i in range(len(starts)):
-        low, high = np.int64(0), np.int64(len(offsets) - 1)
-        for d in range(min(depth, len(text) - starts[i])):
-            low, high = _narrow(buffer, offsets, low, high, d, text[starts[i] + d])
-            if low >= high:
-                break
-            ranges[i, d, 0], ranges[i, d, 1] = low, high
-    return ranges
-
-
-@njit(cache=True, nogil=True)
 def _book(scratch, ledger, target, mass, kind):  # type: ignore[no-untyped-def]
     """Give mass to a target id, or to nothing (-1), and enter it in the ledger."""
     if target < 0:
@@ -200,7 +143,7 @@ def _resolve(pair, s, skip, low, high, depth, token, before):  # type: ignore[no
             byte = np.uint8(32)
         if pair.lookahead and not _is_blank(byte) and depth > 1 and _is_run(pair, low, depth):
             return low, high, depth, before, before, False
-        a, b = _narrow(pair.t_buffer, pair.t_offsets, low, high, depth, byte)
+        a, b = narrow(pair.t_buffer, pair.t_offsets, low, high, depth, byte)
         if a >= b:
             return low, high, depth, token, before, False
         low, high = a, b
@@ -258,7 +201,7 @@ def begin(pair, rows, row, text, start, end, cut_there, read, gold, truth, scrat
     fresh = pair.words and pair.closes[read]  # the next token begins a word, with a blank or without
     r_low, r_high, r_depth = np.int64(0), np.int64(len(pair.t_ids)), np.int64(0)
     if fresh:
-        r_low, r_high = _narrow(pair.t_buffer, pair.t_offsets, r_low, r_high, r_depth, np.uint8(32))
+        r_low, r_high = narrow(pair.t_buffer, pair.t_offsets, r_low, r_high, r_depth, np.uint8(32))
         r_depth = np.int64(1)
     kept = 0.0
     for c in range(rows.probs.shape[1]):
@@ -272,19 +215,18 @@ def begin(pair, rows, row, text, start, end, cut_there, read, gold, truth, scrat
         if skip == 0:
             if s >= size:  # a padding row of the model
                 ledger[LOST] += p
-            elif pair.words and pair.s_spells[s]:
-                low, high, depth, token, before, is_open = _resolve(
-                    pair, s, 0, r_low, r_high, r_depth, nothing, nothing
-                )
-                if is_open and (fresh or pair.opens[s]):
+            else:
+                token, is_open = np.int64(pair.first[s]), pair.opens[s]
+                if is_open or (pair.words and pair.s_spells[s]):
+                    low, high, depth, walked, before, goes_on = _resolve(
+                        pair, s, 0, r_low, r_high, r_depth, nothing, nothing
+                    )
+                    if pair.words:
+                        token, is_open = walked, goes_on and (fresh or is_open)
+                if is_open:
                     wait(scratch, s, p, low, high, depth, token, before)
                 else:
                     _book_own(scratch, ledger, token, truth if s == gold else nothing, p)
-            elif not pair.opens[s]:
-                _book_own(scratch, ledger, np.int64(pair.first[s]), truth if s == gold else np.int64(-1), p)
-            else:
-                low, high, depth, token, before, _ = _resolve(pair, s, 0, r_low, r_high, r_depth, nothing, nothing)
-                wait(scratch, s, p, low, high, depth, np.int64(pair.first[s]), before)
             continue
         if s >= size or not pair.s_spells[s]:
             continue
@@ -312,7 +254,7 @@ def begin(pair, rows, row, text, start, end, cut_there, read, gold, truth, scrat
         return True
     # Told that the text goes on with these bytes, the model keeps what starts so; of its tail, as large a share as of
     # its vocabulary.
-    low, high, at, _ = _walk(pair.o_buffer, pair.o_offsets, 0, len(pair.o_offsets) - 1, 0, text, start, end)
+    low, high, at, _ = walk(pair.o_buffer, pair.o_offsets, 0, len(pair.o_offsets) - 1, 0, text, start, end)
     tail *= (high - low) / size if at == end else 0.0
     if kept <= 0.0:
         return False
@@ -361,7 +303,7 @@ def _continues(pair, s, low, high, t, depth):  # type: ignore[no-untyped-def]
     begin, end = pair.t_offsets[t] + depth, pair.t_offsets[t + 1]
     if end - begin == 1 and pair.source_cut[pair.t_ids[t]] >= 0:  # the space that the source leaves to a word behind
         return True
-    _, _, _, last = _walk(pair.o_buffer, pair.o_offsets, low, high, length, pair.t_buffer, begin, end)
+    _, _, _, last = walk(pair.o_buffer, pair.o_offsets, low, high, length, pair.t_buffer, begin, end)
     return last < 0
 
 
@@ -377,7 +319,7 @@ def share(pair, k, at_root, own, own_row, scratch, ledger, found, weights):  # t
     if own_row >= 0 and mass > _NEGLIGIBLE:
         o_low, o_high = np.int64(0), np.int64(0)
         if not at_root:
-            o_low, o_high, _, _ = _walk(
+            o_low, o_high, _, _ = walk(
                 pair.o_buffer, pair.o_offsets, 0, len(pair.o_offsets) - 1, 0,
                 pair.s_buffer, pair.s_offsets[s], pair.s_offsets[s + 1],
             )  # fmt: skip

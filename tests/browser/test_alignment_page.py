@@ -10,6 +10,8 @@ from urllib.parse import quote
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.support.page import settled
+
 pytestmark = pytest.mark.browser
 Shoot = Callable[[Page, str], None]
 
@@ -24,12 +26,6 @@ def _choose(page: Page, label: str, option: str) -> None:
 def _ready(page: Page) -> None:
     page.locator(".tok").first.wait_for()
     expect(page.get_by_test_id("stException")).to_have_count(0)
-
-
-def _settled(page: Page) -> None:
-    """What is clicked while the page is drawn anew is lost."""
-    page.wait_for_timeout(500)
-    expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
 
 
 def _metric(page: Page, label: str) -> str:
@@ -170,7 +166,7 @@ def test_going_back_brings_back_what_the_page_showed(page: Page, address: str) -
     expect(page.get_by_text("Path cost").first).to_be_visible()
     page.get_by_role("link", name="Vocabulary").click()
     expect(page.get_by_text("Exact counterpart")).to_be_visible()
-    _settled(page)
+    settled(page)
     page.go_back()
     expect(page.get_by_text("Path cost").first).to_be_visible()
     source, target = (page.get_by_label(f"{side} tokenizer").last for side in ("Source", "Target"))
@@ -197,18 +193,18 @@ def test_going_back_undoes_the_last_choice(address: str, page: Page) -> None:
         area.press("Control+Enter")
         page.wait_for_function(f"location.href !== {json.dumps(before)} && location.search.includes('text=')")
         expect(page.locator(".tok[data-side=source]").first).to_contain_text(text[:3])
-        _settled(page)
+        settled(page)
     page.locator(".tok[data-side=source]").nth(1).click()
     page.wait_for_function("location.search.includes('token=s1')")
-    _settled(page)
+    settled(page)
     page.locator(".tok[data-side=target]").nth(2).click()
     page.wait_for_function("location.search.includes('token=t2')")
-    _settled(page)
+    settled(page)
     page.go_back()
     expect(page.locator(".tok.pinned")).to_have_attribute("data-side", "source", timeout=20_000)
-    _settled(page)
+    settled(page)
     page.go_back()
     expect(page.locator(".tok.pinned")).to_have_count(0, timeout=20_000)
-    _settled(page)
+    settled(page)
     page.go_back()
     expect(page.get_by_role("textbox", name="Your text")).to_have_value("hello one", timeout=20_000)

@@ -14,6 +14,7 @@ from playwright.sync_api import Page, expect
 
 from fusion_core.sealed import write_json
 from tests.support import tiny
+from tests.support.page import settled
 from training import runs
 from training.progress import Journal, Standing
 
@@ -75,11 +76,6 @@ def test_from_the_form_to_a_finished_model(address: str, page: Page, shoot: Shoo
     expect(page.get_by_role("textbox", name="Your text")).to_contain_text("lazy dogs", timeout=60_000)
 
 
-def _settled(page: Page) -> None:
-    page.wait_for_timeout(500)  # a click on what is just being drawn anew is lost
-    expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
-
-
 def test_what_cannot_be_trained_is_not_launched_and_what_failed_can_be_removed(
     address: str, page: Page, workspace_folder: Path
 ) -> None:
@@ -95,15 +91,15 @@ def test_what_cannot_be_trained_is_not_launched_and_what_failed_can_be_removed(
     area = page.get_by_role("textbox", name="Config")
     area.fill(yaml.safe_dump({"target": str(target), "corpus": corpus, "max_length": 512}))
     area.press("Control+Enter")
-    _settled(page)
+    settled(page)
     page.get_by_role("textbox", name="Name of the run").fill("never")
     page.get_by_role("textbox", name="Name of the run").press("Enter")
-    _settled(page)
+    settled(page)
     page.get_by_role("button", name="Launch").click()
     expect(page.get_by_test_id("stAlert").first).to_contain_text("max_length", timeout=30_000)
     assert not (workspace_folder / "runs" / "never").exists()
     expect(page.get_by_text("failed-run: failed")).to_be_visible(timeout=30_000)
-    _settled(page)
+    settled(page)
     page.get_by_role("button", name="Remove", exact=True).click()
     page.get_by_role("button", name="Remove the run").click()
     expect(page.get_by_text("failed-run: failed")).to_have_count(0, timeout=30_000)
@@ -120,7 +116,7 @@ def test_files_outside_are_refused(address: str, page: Page) -> None:
     ):
         area.fill(f"target: smollm2-135m\n{training}")
         area.press("Control+Enter")
-        _settled(page)
+        settled(page)
         page.get_by_role("button", name="Check").click()
         expect(page.get_by_test_id("stAlert").first).to_contain_text(says, timeout=10_000)
 

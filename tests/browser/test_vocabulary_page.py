@@ -9,6 +9,8 @@ from urllib.parse import quote
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.support.page import settled
+
 pytestmark = pytest.mark.browser
 Shoot = Callable[[Page, str], None]
 PAIR = "source=mistral&target=minilm"
@@ -87,7 +89,7 @@ def test_a_selected_row_does_not_outlive_its_table(address: str, page: Page) -> 
     search.fill("javascript")
     search.press("Enter")
     expect(page.get_by_text(re.compile(r"^\d+ entr(y|ies)$"))).to_be_visible()
-    expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
+    settled(page)
     expect(page.get_by_test_id("stException")).to_have_count(0)
     expect(field).to_have_value("7")
 
@@ -100,10 +102,9 @@ def test_going_back_takes_a_search_back(address: str, page: Page) -> None:
         box.fill(wanted)
         box.press("Enter")
         page.wait_for_function(f"location.search.includes('search={wanted}')")
-        page.wait_for_timeout(500)
-        expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
+        settled(page)
     page.go_back()
     expect(box).to_have_value("the", timeout=20_000)
-    expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
+    settled(page)
     page.go_back()
     expect(box).to_have_value("", timeout=20_000)

@@ -21,6 +21,7 @@ from tests.oracles.byte_marginal import first_target_token, next_probs
 from tests.support.predictions import random_predictions
 from tests.support.requires import sample
 from tests.support.tiny import SENTENCES
+from tests.support.wordpiece import wordpiece
 
 Tinies = Callable[[str], Tokenizer]
 TEXTS = st.lists(st.sampled_from(SENTENCES), min_size=1, max_size=2).map("".join)
@@ -115,15 +116,6 @@ def test_a_character_level_target_is_exact_in_closed_form(tmp_path: Path, adds_s
             assert given_ == pytest.approx({c: p / total for c, p in mass.items()}, abs=1e-5)
 
 
-def _greedy(path: Path, words: list[str]) -> Tokenizer:
-    """A tokenizer that takes the longest word that fits."""
-    vocab = {word: i for i, word in enumerate(["[UNK]", *words])}
-    built = HfTokenizer(models.WordPiece(vocab=vocab, unk_token="[UNK]", continuing_subword_prefix=""))
-    built.decoder = decoders.WordPiece(prefix="", cleanup=False)
-    built.save(str(path))
-    return load_tokenizer(path)
-
-
 @given(seed=st.integers(0, 10_000))
 @settings(max_examples=60)
 def test_nothing_is_further_from_the_enumerated_marginal_than_what_is_booked_approximate(
@@ -143,7 +135,7 @@ def test_nothing_is_further_from_the_enumerated_marginal_than_what_is_booked_app
         return dict(zip(ours, drawn.tolist(), strict=True))
 
     ours, theirs = vocabulary(), vocabulary()
-    source, target = _greedy(folder / "s.json", ["x", *ours]), _greedy(folder / "t.json", ["x", *theirs])
+    source, target = wordpiece(folder / "s.json", ["x", *ours]), wordpiece(folder / "t.json", ["x", *theirs])
     text = "x" + "".join(rng.choice(["a", "b"], 6))
     encoding = source.encode(text)
     probs = np.zeros((len(encoding) + 1, source.size))

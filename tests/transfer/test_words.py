@@ -19,16 +19,7 @@ from fusion_core.transfer import Predictions, build_index, transfer
 from tests.oracles.byte_marginal import first_target_token, next_probs
 from tests.support.predictions import random_predictions
 from tests.support.requires import sample
-
-
-def _wordpiece(path: Path, pieces: list[str], prefix: str, cutter: pre_tokenizers.PreTokenizer | None) -> Tokenizer:
-    vocab = {piece: i for i, piece in enumerate(dict.fromkeys(["[UNK]", *pieces]))}
-    built = HfTokenizer(models.WordPiece(vocab=vocab, unk_token="[UNK]", continuing_subword_prefix=prefix))
-    if cutter is not None:
-        built.pre_tokenizer = cutter
-    built.decoder = decoders.WordPiece(prefix=prefix, cleanup=False)
-    built.save(str(path))
-    return load_tokenizer(path)
+from tests.support.wordpiece import wordpiece
 
 
 @given(seed=st.integers(0, 10_000))
@@ -61,8 +52,8 @@ def test_nothing_is_further_from_the_enumerated_marginal_than_what_is_booked_app
         ",": ",",
         " ,": ",",
     }
-    source = _wordpiece(folder / "s.json", ["x", *ours], "", None)
-    target = _wordpiece(folder / "t.json", list(written.values()), "##", pre_tokenizers.BertPreTokenizer())
+    source = wordpiece(folder / "s.json", ["x", *ours])
+    target = wordpiece(folder / "t.json", list(written.values()), "##", pre_tokenizers.BertPreTokenizer())
     text = start + "".join(rng.choice(["a", "b", " "], 6)) + "a"
     encoding = source.encode(text)
     probs = np.zeros((len(encoding) + 1, source.size))
@@ -142,9 +133,9 @@ def test_a_source_that_is_sure_of_the_text_leaves_no_doubt(source: str) -> None:
 def test_an_entry_that_is_open_to_all_is_shared_by_the_targets_own_each_token_once(tmp_path: Path) -> None:
     """Chinese characters are tokens of their own, written with a blank and without: more strings than tokens."""
     chars = [chr(0x4E00 + n) for n in range(300)]
-    source = _wordpiece(tmp_path / "s.json", ["x", "x" + chars[0], *chars], "", None)
+    source = wordpiece(tmp_path / "s.json", ["x", "x" + chars[0], *chars])
     cutter = pre_tokenizers.Sequence([pre_tokenizers.BertPreTokenizer(), pre_tokenizers.Split("", "isolated")])
-    target = _wordpiece(tmp_path / "t.json", ["x", *chars], "##", cutter)
+    target = wordpiece(tmp_path / "t.json", ["x", *chars], "##", cutter)
     text = "x" + chars[0] + chars[1]
     encoding = source.encode(text)
     ids = np.full((len(encoding) + 1, 1), source.vocabulary.by_piece["x"], np.int32)
@@ -162,8 +153,8 @@ def test_an_entry_that_is_open_to_all_is_shared_by_the_targets_own_each_token_on
 
 def test_a_source_that_drops_blanks_too_says_by_its_piece_what_begins_a_word(tmp_path: Path) -> None:
     cutter = pre_tokenizers.BertPreTokenizer()
-    source = _wordpiece(tmp_path / "s.json", ["the", "quick", "dog", "##s", ","], "##", cutter)
-    target = _wordpiece(tmp_path / "t.json", ["the", "qu", "##ick", "dog", "##s", ","], "##", cutter)
+    source = wordpiece(tmp_path / "s.json", ["the", "quick", "dog", "##s", ","], "##", cutter)
+    target = wordpiece(tmp_path / "t.json", ["the", "qu", "##ick", "dog", "##s", ","], "##", cutter)
     encoding = source.encode("the quick dog")
     ids = np.tile(np.arange(1, 6, dtype=np.int32), (4, 1))
     logprobs = np.log(np.tile([0.0625, 0.4375, 0.25, 0.125, 0.125], (4, 1))).astype(np.float32)
