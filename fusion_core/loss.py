@@ -23,7 +23,8 @@ FALLBACKS = ("none", "gold", "target")
 
 @dataclass(frozen=True)
 class SparseTarget:
-    """P at n positions: `ids` int64[n, k] (padded with 0), `probs` float[n, k] (padded with 0), `covered` bool[n]."""
+    """P at n positions: `ids` int32 or int64[n, k] (padded with 0), `probs` float[n, k] (padded with 0), `covered`
+    bool[n]."""
 
     ids: Tensor
     probs: Tensor
@@ -92,13 +93,14 @@ DIVERGENCES: dict[str, Callable[[_Both, _Both], Tensor]] = {
 
 @dataclass(frozen=True)
 class FusionLoss:
-    """`total` = lam * `clm` + (1 - lam) * `divergence`, each a mean over its positions; the gradient is `total`'s."""
+    """`total` = lam * `clm` + (1 - lam) * `divergence`, each a mean over its positions; the gradient is `total`'s.
+    `positions` and `compared`, int64[]: over how many the two are means."""
 
     total: Tensor
     clm: Tensor
     divergence: Tensor
-    positions: int
-    compared: int
+    positions: Tensor
+    compared: Tensor
 
 
 def fusion_loss(
@@ -113,6 +115,7 @@ def fusion_loss(
     temperature: float = 1.0,
     chunk: int = 512,
     counts: tuple[Any, Any] | None = None,
+    checked: bool = False,
 ) -> FusionLoss:
     """The loss of n positions.
 
@@ -128,7 +131,10 @@ def fusion_loss(
         temperature: divides the logits for D alone; P is taken as it is.
         counts: what the two sums are divided by, where these n positions are only a part of a step: the positions of
             all parts that are counted, and that are compared. By default those found here.
-        chunk: positions that are worked on at a time. Beside `logits` and their gradient, no [n, V] tensor is made.
+        checked: ids and probabilities are known to be in range. On a GPU to look at them is to wait for all that was
+            asked of it before.
+        chunk: positions that are worked on at a time where the logits are not of the dtype that is accumulated in, or
+            the temperature is not 1. Beside `logits` and their gradient, no [n, V] tensor is made.
 
     Raises:
         TransferError: an unknown name, an id or a number out of range, shapes that do not fit, or a target whose
@@ -147,34 +153,42 @@ def fusion_loss(
     if target.ids.ndim != 2 or target.ids.shape[0] != n or target.ids.shape[1] == 0:
         raise TransferError("the target's ids and probabilities must be [n, k], with a k of 1 or more")
     counted = torch.ones(n, dtype=torch.bool, device=logits.device) if mask is None else mask.bool()
-    for ids in (gold[counted], target.ids):
-        if ids.numel() and (int(ids.min()) < 0 or int(ids.max()) >= logits.shape[1]):
-            raise TransferError(f"ids go from 0 to {logits.shape[1] - 1}; got {int(ids.min())} to {int(ids.max())}")
-    if not bool((target.probs >= 0).all() & (target.probs.sum(dim=1) <= 1.01).all()):  # false for NaN too
-        raise TransferError("the target's probabilities must be 0 or more, and sum to at most 1 in each row")
-    kind = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    ids, probs = target.ids, target.probs.to(kind)
+    compared = counted if fallback != "none" else counted & target.covered
     gold = torch.where(counted, gold, torch.zeros_like(gold))
+    if not checked:
+        _check(gold, target, logits.shape[1])
+    kind = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    ids, probs = target.ids.long(), target.probs.to(kind)
     if fallback == "gold":
         first = torch.zeros_like(probs)
         first[:, 0] = 1.0
         bare = ~target.covered[:, None]
         ids = torch.where(bare, gold[:, None].expand_as(ids), ids)
         probs = torch.where(bare, first, probs)
-    compared = counted if fallback != "none" else counted & target.covered
     active = counted & target.covered if fallback != "gold" else counted
-    positions, comparisons = int(counted.sum()), int(compared.sum())
     clm, distance = _Losses.apply(logits, gold, ids, probs, counted, active, divergence, temperature, chunk)
-    by_clm, by_distance = counts or (positions, comparisons)
-    clm, distance = clm / max(1, by_clm), distance / max(1, by_distance)
+    positions, comparisons = counted.sum(), compared.sum()
+    by_clm, by_distance = (torch.as_tensor(by).clamp_min(1) for by in counts or (positions, comparisons))
+    clm, distance = clm / by_clm, distance / by_distance
     return FusionLoss(lam * clm + (1 - lam) * distance, clm.detach(), distance.detach(), positions, comparisons)
 
 
+def _check(gold: Tensor, target: SparseTarget, width: int) -> None:
+    """Raise `TransferError` for ids and probabilities out of range."""
+    for ids in (gold, target.ids):
+        low, high = torch.stack(ids.aminmax()).tolist() if ids.numel() else (0, 0)
+        if low < 0 or high >= width:
+            raise TransferError(f"ids go from 0 to {width - 1}; got {low} to {high}")
+    if not bool((target.probs >= 0).all() & (target.probs.sum(dim=1) <= 1.01).all()):  # false for NaN too
+        raise TransferError("the target's probabilities must be 0 or more, and sum to at most 1 in each row")
+
+
 class _Losses(torch.autograd.Function):  # type: ignore[misc]
-    """Sums of CLM and of D. Forward keeps only [n] and [n, k] tensors; backward writes the logits' gradient in chunks.
+    """Sums of CLM and of D, and the logits' gradient.
 
     D is a function f of the k kept log-probabilities l_c (the rest is 1 less the sum of their q_c), so with g = df/dl
-    the gradient by logit j is `[j kept] g_j - q_j sum_c g_c`, divided by the temperature.
+    the gradient by logit j is `[j kept] g_j - q_j sum_c g_c`, divided by the temperature. Where the logits are of the
+    dtype that is worked in, the forward pass leaves q where the gradient is to be; else they are read again in chunks.
     """
 
     @staticmethod
@@ -191,13 +205,20 @@ class _Losses(torch.autograd.Function):  # type: ignore[misc]
         chunk: int,
     ) -> tuple[Tensor, Tensor]:
         n, kind = len(logits), probs.dtype
-        norm, warm = torch.empty(n, dtype=kind, device=logits.device), torch.empty(n, dtype=kind, device=logits.device)
-        for start in range(0, n, chunk):
-            part = logits[start : start + chunk].to(kind)
-            norm[start : start + chunk] = torch.logsumexp(part, dim=1)
-            warm[start : start + chunk] = (
-                norm[start : start + chunk] if temperature == 1.0 else torch.logsumexp(part / temperature, dim=1)
-            )
+        ctx.at_once = logits.dtype == kind and temperature == 1.0 and ctx.needs_input_grad[0]
+        if ctx.at_once:
+            ctx.softmax = torch.softmax(logits, dim=1)
+            norm = warm = _norm(logits, ctx.softmax)
+        else:
+            norm, warm = (torch.empty(n, dtype=kind, device=logits.device) for _ in range(2))
+            for start in range(0, n, chunk):
+                rows = slice(start, start + chunk)
+                part = logits[rows].to(kind)
+                norm[rows] = _norm(part, torch.softmax(part, dim=1))
+                if temperature != 1.0:
+                    part = part / temperature
+                    warm[rows] = _norm(part, torch.softmax(part, dim=1))
+            warm = norm if temperature == 1.0 else warm
         at_gold = logits.gather(1, gold[:, None])[:, 0].to(kind)
         clm = torch.where(counted, norm - at_gold, torch.zeros_like(norm)).sum()
         with torch.enable_grad():
@@ -214,19 +235,42 @@ class _Losses(torch.autograd.Function):  # type: ignore[misc]
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         logits, gold, ids, slope, norm, warm, counted = ctx.saved_tensors
         by_clm, by_distance = (grad.to(norm.dtype) for grad in grads)
-        out = torch.empty_like(logits)
         a = by_clm * counted.to(norm.dtype)
         kept = by_distance * slope / ctx.temperature
         b = -kept.sum(dim=1)
+        if ctx.at_once:
+            out = torch.softmax(logits, dim=1) if ctx.softmax is None else ctx.softmax
+            ctx.softmax = None  # it is written over: a second pass through a retained graph works it out anew
+            return (_gradient(out, a + b, kept, ids, a, gold), *(None,) * 8)
+        out = torch.empty_like(logits)
         for start in range(0, len(logits), ctx.chunk):
             rows = slice(start, start + ctx.chunk)
             part = logits[rows].to(norm.dtype)
             if ctx.temperature == 1.0:
-                grad = torch.exp(part - norm[rows, None]).mul_((a + b)[rows, None])
+                grad = _gradient(_exp(part, norm[rows]), (a + b)[rows], kept[rows], ids[rows], a[rows], gold[rows])
             else:
-                grad = torch.exp(part / ctx.temperature - warm[rows, None]).mul_(b[rows, None])
-                grad += torch.exp(part - norm[rows, None]).mul_(a[rows, None])
-            grad.scatter_add_(1, ids[rows], kept[rows])
-            grad.scatter_add_(1, gold[rows, None], -a[rows, None])
+                grad = _exp(part, norm[rows]).mul_(a[rows, None])
+                grad += _gradient(
+                    _exp(part / ctx.temperature, warm[rows]), b[rows], kept[rows], ids[rows], a[rows], gold[rows]
+                )
             out[rows] = grad.to(out.dtype)
         return (out, *(None,) * 8)
+
+
+def _norm(logits: Tensor, softmax: Tensor) -> Tensor:
+    """log sum exp of each row of [n, V]. The softmax is at hand, which is one pass over the logits on a GPU where
+    logsumexp is four; at its largest entry it is 1 / V or more, so that no digit is lost."""
+    top, where = logits.max(dim=1, keepdim=True)
+    return (top - softmax.gather(1, where).log())[:, 0]
+
+
+def _exp(logits: Tensor, norm: Tensor) -> Tensor:
+    """The softmax of each row whose log sum exp is known: [n, V]."""
+    return (logits - norm[:, None]).exp_()
+
+
+def _gradient(softmax: Tensor, scale: Tensor, kept: Tensor, ids: Tensor, a: Tensor, gold: Tensor) -> Tensor:
+    """`scale` times each row of `softmax`, which is written over, and what kept ids and the gold one get besides."""
+    softmax.mul_(scale[:, None])
+    softmax.scatter_add_(1, ids, kept)
+    return softmax.scatter_add_(1, gold[:, None], -a[:, None])

@@ -81,7 +81,9 @@ def agreeing_on_device(
         return torch.from_numpy(np.ascontiguousarray(array)).to(values.device)
 
     low, counts = ranges[:, 0, 0], ranges[:, 0, 1] - ranges[:, 0, 0]
-    owner = tensor(np.repeat(np.arange(len(ranges)), counts))
+    # Made where they are used: by the first byte alone a row has tens of thousands of entries.
+    rows = torch.arange(len(ranges), device=values.device)
+    owner = torch.repeat_interleave(rows, tensor(counts), output_size=int(counts.sum()))
     begins = low - np.concatenate(([0], np.cumsum(counts)))[: len(low)]
     rank = torch.arange(len(owner), device=values.device) + tensor(begins)[owner]
     found, limits = tensor(ids.astype(np.int64))[rank], tensor(ranges)

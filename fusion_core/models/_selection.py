@@ -57,9 +57,8 @@ class Selection:
         owner, ids, logprobs, score = self._agreeing(values, total, plain, encoding, first)
         gold = encoding.ids[first : first + len(plain)].astype(np.int64)
         rows = np.flatnonzero(gold < min(self._size, values.shape[1]))
-        at = torch.from_numpy(gold[rows])[:, None].to(values.device)
-        places = torch.from_numpy(rows).to(values.device)
-        own = (values[places].gather(1, at).float() - total[places])[:, 0].cpu().numpy()
+        places, at = (torch.from_numpy(index).to(values.device) for index in (rows, gold[rows]))
+        own = (values[places, at].float() - total[places, 0]).cpu().numpy()
         likely = np.where(np.arange(k) < most_probable(k), np.inf, plain.logprobs)
         return _best_of_each(
             np.concatenate([np.repeat(np.arange(len(plain)), k), owner, rows]),
