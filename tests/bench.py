@@ -7,16 +7,13 @@ repository, and the bundled examples repeated where they do not.
 from __future__ import annotations
 
 import random
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import editdistance
 import numpy as np
-import psutil
 import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
@@ -32,12 +29,12 @@ from fusion_core.transfer import Predictions, build_index, transfer
 from fusion_core.transfer._mapped import boundary
 from tests.oracles.dtw import dtw as textbook
 from tests.oracles.fusellm import transform as published
+from tests.support.memory import peak_added
 from tests.support.predictions import random_predictions
 from training.stages import carry
 from training.stages.records import TAUGHT
 
 CORPORA = Path(__file__).parents[2] / "shared" / "corpora"
-MB = 1 << 20
 
 
 def _text(name: str, example: str, least: int) -> str:
@@ -53,25 +50,6 @@ def _best(run: Callable[[], Any], times: int = 3) -> float:
         return time.perf_counter() - start
 
     return min(once() for _ in range(times))
-
-
-@contextmanager
-def _peak() -> Iterator[list[float]]:
-    """Yields a list that then holds the resident memory added at the peak, in MB."""
-    process, found, stop = psutil.Process(), [0.0], threading.Event()
-    before = process.memory_info().rss
-
-    def watch() -> None:
-        while not stop.wait(0.002):
-            found[0] = max(found[0], (process.memory_info().rss - before) / MB)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        yield found
-    finally:
-        stop.set()
-        watcher.join()
 
 
 def _strings(a: Tokenizer, b: Tokenizer, text: str, tokens: int) -> tuple[list[str], list[str]]:
@@ -105,7 +83,7 @@ def bench_long(pairs: dict[str, tuple[Tokenizer, Tokenizer, str]]) -> list[list[
     rows = []
     for name, (a, b, text) in pairs.items():
         source, target = _strings(a, b, text, 32768)
-        with _peak() as peak:
+        with peak_added() as peak:
             seconds = _best(lambda s=source, t=target: dtw(s, t), 3)
         rows.append([f"dtw, 32,768 tokens, {name}", f"{seconds:.2f} s", "", "", f"{peak[0]:.0f} MB"])
     return rows
@@ -121,7 +99,7 @@ def bench_span(a: Tokenizer, b: Tokenizer, text: str) -> list[list[str]]:
 
 def bench_soft(a: Tokenizer, b: Tokenizer) -> list[list[str]]:
     """A whole soft mapping against `editdistance` over all targets, extrapolated from a sample of the same run."""
-    with _peak() as peak:
+    with peak_added() as peak:
         cold = time.perf_counter()
         mapping = map_vocabulary(a, b, kind="soft", cache=False)
         cold = time.perf_counter() - cold
@@ -255,9 +233,9 @@ def bench_loss() -> list[list[str]]:
     ours: Callable[[], Any] = lambda: fusion_loss(logits, gold, target).total  # noqa: E731
     dense: Callable[[], Any] = lambda: _dense_loss(logits, gold, target)  # noqa: E731
     for name, run in (("forward", lambda loss: loss()), ("forward and backward", both)):
-        with _peak() as peak:
+        with peak_added() as peak:
             fast = _best(lambda r=run: r(ours), 3)
-        with _peak() as slow_peak:
+        with peak_added() as slow_peak:
             slow = _best(lambda r=run: r(dense), 1)
         memory = f"{peak[0]:.0f} MB (dense {slow_peak[0]:.0f})"
         rows.append(
@@ -295,7 +273,7 @@ def bench_step() -> list[list[str]]:
     clm()
     found = []
     for run in (clm, fused):
-        with _peak() as peak:
+        with peak_added() as peak:
             found.append((_best(run, 3), peak))
     (slow, slow_peak), (fast, peak) = found
     memory = f"{peak[0]:.0f} MB (CLM {slow_peak[0]:.0f})"

@@ -15,6 +15,8 @@ from training.guards import refusals_told
 from training.precision import lacks_bfloat16, trains_on_cpu
 
 _METRIC = "bits_per_byte"
+# Processes that put batches together beside a GPU's steps, which are shorter than that takes.
+_WORKERS = 4
 # What optimizers are given of a model besides its weights.
 _OF_MODELS = ("params", "model", "optimizer_dict")
 
@@ -29,7 +31,19 @@ def arguments_of(config: Config, validates: bool) -> TrainingArguments:
     if validates:
         defaults |= _evaluating(config)
     defaults["dataloader_pin_memory"] = torch.cuda.is_available()
+    # A loss that is no number stops the run (see FusionTrainer); this filter waits for the GPU at every step.
+    defaults["logging_nan_inf_filter"] = False
+    if torch.accelerator.is_available() and not trains_on_cpu(config.training) and not config.online:
+        defaults["dataloader_num_workers"] = _WORKERS
     chosen = {**defaults, **config.training}
+    if config.online and chosen.get("dataloader_num_workers") and torch.accelerator.is_available():
+        raise TrainingError(
+            "training.dataloader_num_workers: online sources are asked where the run trains, and other processes "
+            "cannot use their memory on the GPU; leave it out, or set online: false"
+        )
+    chosen.setdefault("dataloader_persistent_workers", bool(chosen.get("dataloader_num_workers")))
+    if chosen["dataloader_pin_memory"]:  # then a batch is copied to the GPU beside its work
+        chosen.setdefault("accelerator_config", {"non_blocking": True})
     if chosen.get("bf16") and trains_on_cpu(chosen):
         chosen = {"use_cpu": True, **chosen, "bf16": not lacks_bfloat16(chosen)}
     if not torch.accelerator.is_available():  # else several processes on CPUs would not know of each other

@@ -119,7 +119,8 @@ class Collator:
     of each beginning at 0, from which the model tells them apart.
 
     Raises:
-        ModelError: a row holds an id that is none of the `entries` that the model reads.
+        ModelError: a row holds an id, of the text or of a distribution, that is none of the `entries` that the model
+            reads.
     """
 
     def __init__(self, start: int | None, *, packing: bool = False, entries: int | None = None) -> None:
@@ -133,14 +134,15 @@ class Collator:
         shape = (1, sum(lengths)) if self._packing else (len(rows), max(lengths))
         tokens, mask, places = np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.zeros(shape, np.int64)
         labels = np.full(shape, -100, np.int64)
-        ids, probs = np.zeros((*shape, k), np.int64), np.zeros((*shape, k), np.float32)
+        ids, probs = np.zeros((*shape, k), np.int32), np.zeros((*shape, k), np.float32)
         covered = np.zeros(shape, np.bool_)
         begin = 0
         for r, (row, length) in enumerate(zip(rows, lengths, strict=True)):
             line, at = (0, begin) if self._packing else (r, 0)
             begin += length
             n = len(row["tokens"])
-            check_ids(row["tokens"], self._entries, "the target")
+            for given in (row["tokens"], row["ids"]):
+                check_ids(given, self._entries, "the target")
             tokens[line, at : at + length] = [*self._lead, *row["tokens"]]
             mask[line, at : at + length] = 1
             places[line, at : at + length] = np.arange(length)
@@ -149,11 +151,10 @@ class Collator:
             labels[line, at : at + n - first] = row["tokens"][first:]
             covered[line, at : at + n - first] = row["covered"][first:]
             counts = row["counts"]
-            owner = np.repeat(np.arange(n), counts)
-            place = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
-            kept = owner >= first
-            ids[line, at + owner[kept] - first, place[kept]] = row["ids"][kept]
-            probs[line, at + owner[kept] - first, place[kept]] = np.exp(row["logprobs"][kept].astype(np.float32))
+            skipped = int(counts[:first].sum())
+            held = np.arange(k) < counts[first:, None]
+            ids[line, at : at + n - first][held] = row["ids"][skipped:]
+            probs[line, at : at + n - first][held] = np.exp(row["logprobs"][skipped:].astype(np.float32))
         # Rounding may bring a row above 1.
         probs /= np.maximum(probs.sum(axis=2, keepdims=True), 1.0)
         arrays = {

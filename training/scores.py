@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from fusion_core import load_tokenizer
-from fusion_core.models import default_dtype, load_model, weights_identity
+from fusion_core.models import default_dtype, load_model, measuring_dtype, weights_identity
 from fusion_core.sealed import SealError, read_table, write_table
 from fusion_core.workspace import digest
 from training.calibration import BINS, Reliability
@@ -60,7 +60,8 @@ def run_scores(
         chosen = config.model_dump_json(include={"target", "sources", "fusion", "teach"})
         settings = digest(chosen, str(REVISION), *sides)
     else:
-        models, dtype, settings = [str(folder / "model")], default_dtype(), ""
+        models, settings = [str(folder / "model")], ""
+        dtype = measuring_dtype(models[0])
     identities = "\n".join(map(weights_identity, models))
     begins = str(tokenizer.adds_bos)
     key = digest(tokenizer.fingerprint, begins, identities, dtype, settings, *(one.text for one in documents))
@@ -70,7 +71,7 @@ def run_scores(
     if ensemble:
         found = score_ensemble(config, documents, progress)
     else:
-        found = score(load_model(models[0], tokenizer=tokenizer), documents, progress)
+        found = score(load_model(models[0], dtype=dtype, tokenizer=tokenizer), documents, progress)
     if found:
         with suppress(OSError):
             _write(path, found)

@@ -18,7 +18,7 @@ from transformers import EarlyStoppingCallback
 
 from fusion_core import load_tokenizer
 from fusion_core.errors import TrainingError
-from fusion_core.models import load_model, weights_sample
+from fusion_core.models import load_model, measuring_dtype, weights_sample
 from fusion_core.sealed import write_json
 from fusion_core.workspace import atomic_path
 from training.arguments import arguments_of, check_batches
@@ -147,7 +147,7 @@ def _train(config: Config, resume: bool, say: Say, engine: Engine | None) -> dic
     start = Before(trainer, config.packing, bool(splits.validation) and not resume)
     trainer.add_callback(start)
     if resume and state.is_main_process:
-        trainer.tokens, trainer.seconds = spent
+        trainer.go_on_from(*spent)
     trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     finished = not record.stopped
     after = trainer.evaluate()["eval_bits_per_byte"] if splits.validation and finished else None
@@ -201,7 +201,8 @@ def _without_training(config: Config, say: Say) -> None:
         merge_weights(models, folder / "model", config.kind, config.merge_weight)
         tokenizer = load_tokenizer(config.target)
         tokenizer.save(folder / "model")
-        merged = load_model(str(folder / "model"), device=config.teach.device, tokenizer=tokenizer)
+        place, made = config.teach.device, str(folder / "model")
+        merged = load_model(made, device=place, dtype=measuring_dtype(made, place), tokenizer=tokenizer)
         scores = score(merged, validation) if validation else []
     bits, size = sum(one.bits for one in scores), sum(one.bytes for one in scores)
     result = {

@@ -37,12 +37,23 @@ class FusionTrainer(Trainer):  # type: ignore[misc]
         self.model_accepts_loss_kwargs = True
         self._loss, self._model_of, self._validation, self._folder = loss, model_of, validation, folder
         self._parts: list[tuple[float, float]] = []
-        # Since the run's first step, by all processes, also before a resumed run was interrupted.
-        self.tokens, self.seconds = 0, 0.0
-        self._waited, self._began, self._read = 0.0, time.perf_counter(), 0
+        # Since the run's first step, also before a resumed run was interrupted.
+        self.seconds = 0.0
+        # Tokens are counted where the batches are: to read a count from a GPU is to wait for its last step.
+        self._spent, self._read = 0, torch.zeros((), dtype=torch.int64)
+        self._waited, self._began = 0.0, time.perf_counter()
         # Whether this process was told to stop (SIGTERM), and whether all have agreed to, after the step that runs.
         self.stop_asked = self._agreed = False
         self._logged: int | None = None  # the step of the last row of metrics; a resumed run begins at its checkpoint
+
+    @property
+    def tokens(self) -> int:
+        """Tokens since the run's first step, by all processes, also before a resumed run was interrupted."""
+        return self._spent + int(self._read)
+
+    def go_on_from(self, tokens: int, seconds: float) -> None:
+        """Count on from what a run had spent when it was interrupted."""
+        self._spent, self.seconds = tokens, seconds
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Any], Any]:
         """The batches of one step, with the positions that its two losses are means over: int64[2], counted over all
@@ -70,8 +81,7 @@ class FusionTrainer(Trainer):  # type: ignore[misc]
             told = counts.new_tensor([int(self.stop_asked)])
             *counts, stop = self.accelerator.reduce(torch.cat([counts, told]), "sum")
             totals, self._agreed = torch.stack(counts), bool(stop)
-        self._read += int(totals[0])
-        self.tokens += int(totals[0])
+        self._read = self._read.to(device) + totals[0]
         return samples, totals
 
     def _leave_out_repeats(self, batch: dict[str, Any]) -> None:
@@ -115,10 +125,12 @@ class FusionTrainer(Trainer):  # type: ignore[misc]
             mask=gold.ne(-100),
             temperature=self._loss.temperature,
             counts=None if num_items_in_batch is None else (num_items_in_batch[0], num_items_in_batch[1]),
+            checked=True,  # by the collator
         )
         # Gradients are averaged over processes, and these are sums by the counts of all of them.
         total = found.total * self.args.world_size
-        value = float(total.detach())
+        # Asked for at once: on a GPU each answer waits for the forward pass.
+        value, clm, divergence = torch.stack([total.detach(), found.clm, found.divergence]).tolist()
         if not np.isfinite(value) or value > DIVERGED:
             path = self._folder / "diverged.npz"
             with atomic_path(path) as temporary, temporary.open("wb") as file:
@@ -127,7 +139,7 @@ class FusionTrainer(Trainer):  # type: ignore[misc]
                 f"the loss is {value} at step {self.state.global_step}; the batch that caused it is in {path}. A lower "
                 "learning_rate, or max_grad_norm, may help"
             )
-        self._parts.append((float(found.clm), float(found.divergence)))
+        self._parts.append((clm, divergence))
         return (total, output) if return_outputs else total
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
@@ -140,12 +152,14 @@ class FusionTrainer(Trainer):  # type: ignore[misc]
                 parts = self.accelerator.reduce(parts, "sum")
             seconds = max(1e-9, time.perf_counter() - self._began)
             self.seconds += seconds
+            read = int(self._read)
+            self._spent += read
             logs |= {
-                "tokens": self.tokens,
+                "tokens": self._spent,
                 "seconds": self.seconds,
                 "clm": float(parts[0]),
                 "divergence": float(parts[1]),
-                "tokens_per_second": self._read / seconds,
+                "tokens_per_second": read / seconds,
                 "waiting": self._waited / seconds,
             }
             self._restart()
@@ -154,7 +168,8 @@ class FusionTrainer(Trainer):  # type: ignore[misc]
     def _restart(self) -> None:
         """Count anew from here."""
         self._parts.clear()
-        self._logged, self._read, self._waited, self._began = self.state.global_step, 0, 0.0, time.perf_counter()
+        self._read.zero_()
+        self._logged, self._waited, self._began = self.state.global_step, 0.0, time.perf_counter()
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """See `Trainer.train`."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +59,22 @@ def test_the_recipes_are_what_this_program_reads(path: Path) -> None:
 def test_a_small_learning_rate_in_the_grid_stays_a_number(sweep: Sweep) -> None:
     value = value_of(sweep, "clm", {"training.learning_rate": 5e-5}, 0)
     assert value["training"]["learning_rate"] == 5e-5
+
+
+def test_another_seed_asks_for_the_best_setting_and_not_for_its_model(tmp_path: Path, sweep: Sweep) -> None:
+    """Models take room, and one that was judged may be removed while the sweep goes on."""
+    root, said = tmp_path / "sweep", list[str]()
+
+    def say(line: str) -> None:
+        said.append(line)
+        if "before training" in line:  # the table of a seed that was judged
+            for model in root.glob("*/*/model"):
+                shutil.rmtree(model)
+
+    rows = run(replace(sweep, seeds=[0, 1]), say)["rows"]
+    assert sum(line.endswith(" ...") for line in said) == 3 + 2
+    settings = [row["setting"] for row in rows if row["method"] == "byte-exact"]
+    assert len(settings) == 2 and settings[0] == settings[1]
 
 
 def test_each_methods_best_setting_is_judged_and_a_rerun_trains_nothing(

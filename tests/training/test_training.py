@@ -129,6 +129,23 @@ def test_what_the_trainer_refuses_is_said_before_any_data_is_made(tmp_path: Path
         tiny_config(tmp_path, models, training={"label_smoothing_factor": 0.1})
 
 
+def test_where_a_gpu_trains_others_put_the_batches_together(
+    tmp_path: Path, models: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made(online: bool = False, **given: object) -> tuple[int, bool]:
+        found = arguments_of(tiny_config(tmp_path, models, training=given, online=online), validates=False)
+        return found.dataloader_num_workers, found.dataloader_persistent_workers
+
+    assert made() == (0, False)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr("training.arguments.trains_on_cpu", lambda chosen: bool(chosen.get("use_cpu")))
+    assert made() == (4, True)
+    assert made(dataloader_num_workers=0) == made(use_cpu=True) == made(online=True) == (0, False)
+    assert made(dataloader_num_workers=2, dataloader_persistent_workers=False) == (2, False)
+    with pytest.raises(TrainingError, match="cannot use their memory on the GPU"):
+        made(online=True, dataloader_num_workers=1)
+
+
 def test_what_is_watched_is_bits_per_byte(tmp_path: Path, models: tuple[str, str]) -> None:
     arguments = {"lr_scheduler_type": "reduce_lr_on_plateau", "num_train_epochs": 1, "use_cpu": True}
     assert train(tiny_config(tmp_path, models, training=arguments), say=quiet)["finished"]

@@ -40,6 +40,7 @@ class Search:
     def __init__(self, sweep: Sweep, say: Say) -> None:
         self._sweep, self._say = sweep, say
         self._path = sweep.root / _TRIALS
+        self._settled: dict[str, Mapping[str, Any]] = {}  # by method, with the first seed
         self._trials = read_trials(self._path) if self._path.is_file() else {}
 
     def best(self, method: str, seed: int) -> Chosen:
@@ -49,7 +50,9 @@ class Search:
         """
         settings = settings_of(self._sweep, method)
         if seed != self._sweep.seeds[0]:
-            settings = [dict(self.best(method, self._sweep.seeds[0]).setting)]
+            if method not in self._settled:
+                self.best(method, self._sweep.seeds[0])
+            settings = [dict(self._settled[method])]
         found: tuple[float, Chosen] | None = None
         for setting in settings:
             made = self._trained(method, setting, seed)
@@ -66,6 +69,8 @@ class Search:
         gone = not (chosen.config.output / "model").is_dir()  # it lost to a setting that the grid no longer has
         if gone and chosen.config.kind != "ensemble":
             chosen = self._trained(method, chosen.setting, seed, anew=True)
+        if seed == self._sweep.seeds[0]:
+            self._settled[method] = chosen.setting
         return chosen
 
     def _trained(self, method: str, setting: Mapping[str, Any], seed: int, *, anew: bool = False) -> Chosen:
