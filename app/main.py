@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from app import state
+from app.history import one_entry_an_action
 
 # Not a folder called "pages": Streamlit would take its files for pages of its own.
 from app.views import alignment, distributions, training, vocabulary
@@ -26,6 +27,7 @@ def main() -> None:
     page = st.navigation([*pages, named], position="top")
     views = {"vocabulary": vocabulary, "distributions": distributions, "training": training}
     fields = views.get(page.url_path, alignment).FIELDS
+    one_entry_an_action()
     state.show(page.url_path, fields, page.run)
 
 

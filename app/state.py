@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import streamlit as st
-from streamlit.runtime.scriptrunner import get_script_run_ctx
+from streamlit.runtime.scriptrunner import RerunException, get_script_run_ctx
 
 _KEY = "_choices"
 
@@ -82,8 +82,13 @@ def show(page: str, fields: Fields, run: Callable[[], None]) -> None:
     _carry_over(page, fields)
     try:
         run()
-    finally:  # a page that stops early has widgets too
+    except RerunException:  # the run that comes next settles it; by now the browser may be at another address
+        _keep(fields)
+        raise
+    except BaseException:  # a page that stops early has widgets too
         settle(fields)
+        raise
+    settle(fields)
 
 
 def _carry_over(page: str, fields: Fields) -> None:
@@ -122,12 +127,8 @@ def begin_with(key: str, value: Any) -> None:
 def settle(fields: Fields) -> None:
     """Bring the address to what the page's widgets hold after its run, or that of a part that runs by itself; defaults
     are left out."""
-    choices = _choices()
     new: dict[str, str | Iterable[str]] = {}
-    for key in fields:
-        if key not in st.session_state:  # its widget is not shown
-            continue
-        value = choices.values[key] = st.session_state[key]
+    for key, value in _keep(fields).items():
         told = _told(key, value, fields)
         if told != st.query_params.get_all(key):
             if told:
@@ -136,6 +137,13 @@ def settle(fields: Fields) -> None:
                 del st.query_params[key]
     if new:
         st.query_params.update(new)
+
+
+def _keep(fields: Fields) -> dict[str, Any]:
+    """What the widgets that are shown hold, which is remembered for other pages."""
+    held = {key: st.session_state[key] for key in fields if key in st.session_state}
+    _choices().values.update(held)
+    return held
 
 
 def _told(key: str, value: Any, fields: Fields) -> list[str]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import cache
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
 import streamlit as st
 
+from app.assets import asset
 from fusion_core.alignment import KINDS, Alignment, Difference
 from fusion_core.text import show_bytes
 from fusion_core.tokenizers import Encoding
@@ -19,14 +18,9 @@ WINDOW = 2000
 LONGEST = 2 * WINDOW
 
 
-@cache
-def _asset(name: str) -> str:
-    return files("app").joinpath("static", name).read_text(encoding="utf-8")
-
-
 def _component() -> Any:
     return st.components.v2.component(
-        "token_strip", html='<div class="strip"></div>', css=_asset("strip.css"), js=_asset("strip.js")
+        "token_strip", html='<div class="strip"></div>', css=asset("strip.css"), js=asset("strip.js")
     )
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from functools import cache
-from importlib.resources import files
 from typing import Any, NamedTuple
 
 import numpy as np
 import streamlit as st
 from numpy.typing import NDArray
 
+from app.assets import asset
 from fusion_core.inspection import OUTCOMES
 from fusion_core.text import show_bytes
 from fusion_core.tokenizers import Encoding
@@ -18,11 +17,6 @@ from fusion_core.tokenizers import Encoding
 _RGB = ((0, 158, 115), (86, 180, 233), (230, 159, 0), (204, 121, 167), (213, 94, 0), (110, 110, 110))
 OUTCOME_COLORS = dict(zip(OUTCOMES, (f"rgba({r}, {g}, {b}, 0.38)" for r, g, b in _RGB), strict=True))
 NOTHING = "rgba(128, 128, 128, 0.15)"
-
-
-@cache
-def _asset(name: str) -> str:
-    return files("app").joinpath("static", name).read_text(encoding="utf-8")
 
 
 def by_value(values: NDArray[np.float64], unit: str) -> tuple[list[str], list[dict[str, str]]]:
@@ -83,7 +77,7 @@ def show(data: dict[str, Any], selected: int, turn: str, key: str) -> Click | No
         turn: identifies what is drawn, so that a click on an earlier picture is not taken for one on this.
     """
     component = st.components.v2.component(
-        "token_row", html='<div class="tokens"></div>', css=_asset("tokens.css"), js=_asset("tokens.js")
+        "token_row", html='<div class="tokens"></div>', css=asset("tokens.css"), js=asset("tokens.js")
     )
     result: Any = component(
         data={**data, "selected": selected, "turn": turn},

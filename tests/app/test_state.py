@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from streamlit.runtime.scriptrunner import RerunData, RerunException, StopException
 from streamlit.testing.v1 import AppTest
 
+from app import state
 from app.state import Field
 
 NUMBERS = Field(float, least=1e-7, most=1.0)
@@ -69,3 +73,23 @@ def test_edited_yaml_comes_back_unless_the_form_has_changed() -> None:
     assert (
         "max_length" not in page.text_area(key="train_yaml").value and "0.5" in page.text_area(key="train_yaml").value
     )
+
+
+def test_a_run_that_another_one_cuts_short_leaves_the_address_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By then the browser may have gone back, and would be sent to where it came from."""
+    done: list[str] = []
+    for name in ("_carry_over", "settle", "_keep"):
+        monkeypatch.setattr(state, name, lambda *_, name=name: done.append(name))
+
+    def ending(error: BaseException | None) -> list[str]:
+        def page() -> None:
+            if error is not None:
+                raise error
+
+        done.clear()
+        with nullcontext() if error is None else pytest.raises(type(error)):
+            state.show("page", {}, page)
+        return done[1:]
+
+    assert ending(RerunException(RerunData())) == ["_keep"]
+    assert ending(None) == ending(StopException()) == ending(ValueError()) == ["settle"]

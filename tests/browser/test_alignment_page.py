@@ -164,10 +164,14 @@ def test_uploading_five_megabytes_works_on_the_start_and_says_so(address: str, p
 def test_going_back_brings_back_what_the_page_showed(page: Page, address: str) -> None:
     page.goto(f"{address}/?source=mistral&target=minilm&example=Code&method=dtw")
     expect(page.get_by_text("Path cost").first).to_be_visible()
+    settled(page)
+    entries, before = page.evaluate("history.length"), page.url
     page.get_by_role("link", name="Vocabulary").click()
     expect(page.get_by_text("Exact counterpart")).to_be_visible()
     settled(page)
+    assert page.evaluate("history.length") == entries + 1  # one for its path and its query
     page.go_back()
+    page.wait_for_url(before)
     expect(page.get_by_text("Path cost").first).to_be_visible()
     source, target = (page.get_by_label(f"{side} tokenizer").last for side in ("Source", "Target"))
     expect(source).to_have_value("mistral")
