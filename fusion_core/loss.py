@@ -166,7 +166,8 @@ def fusion_loss(
         ids = torch.where(bare, gold[:, None].expand_as(ids), ids)
         probs = torch.where(bare, first, probs)
     active = counted & target.covered if fallback != "gold" else counted
-    clm, distance = _Losses.apply(logits, gold, ids, probs, counted, active, divergence, temperature, chunk)
+    learns = torch.is_grad_enabled() and logits.requires_grad
+    clm, distance = _Losses.apply(logits, gold, ids, probs, counted, active, divergence, temperature, chunk, learns)
     positions, comparisons = counted.sum(), compared.sum()
     by_clm, by_distance = (torch.as_tensor(by).clamp_min(1) for by in counts or (positions, comparisons))
     clm, distance = clm / by_clm, distance / by_distance
@@ -203,9 +204,10 @@ class _Losses(torch.autograd.Function):  # type: ignore[misc]
         divergence: str,
         temperature: float,
         chunk: int,
+        learns: bool,
     ) -> tuple[Tensor, Tensor]:
         n, kind = len(logits), probs.dtype
-        ctx.at_once = logits.dtype == kind and temperature == 1.0 and ctx.needs_input_grad[0]
+        ctx.at_once = logits.dtype == kind and temperature == 1.0 and learns
         if ctx.at_once:
             ctx.softmax = torch.softmax(logits, dim=1)
             norm = warm = _norm(logits, ctx.softmax)
@@ -241,7 +243,7 @@ class _Losses(torch.autograd.Function):  # type: ignore[misc]
         if ctx.at_once:
             out = torch.softmax(logits, dim=1) if ctx.softmax is None else ctx.softmax
             ctx.softmax = None  # it is written over: a second pass through a retained graph works it out anew
-            return (_gradient(out, a + b, kept, ids, a, gold), *(None,) * 8)
+            return (_gradient(out, a + b, kept, ids, a, gold), *(None,) * 9)
         out = torch.empty_like(logits)
         for start in range(0, len(logits), ctx.chunk):
             rows = slice(start, start + ctx.chunk)
@@ -254,7 +256,7 @@ class _Losses(torch.autograd.Function):  # type: ignore[misc]
                     _exp(part / ctx.temperature, warm[rows]), b[rows], kept[rows], ids[rows], a[rows], gold[rows]
                 )
             out[rows] = grad.to(out.dtype)
-        return (out, *(None,) * 8)
+        return (out, *(None,) * 9)
 
 
 def _norm(logits: Tensor, softmax: Tensor) -> Tensor:

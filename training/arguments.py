@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import shutil
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,8 +18,9 @@ from training.guards import refusals_told
 from training.precision import lacks_bfloat16, trains_on_cpu
 
 _METRIC = "bits_per_byte"
-# Processes that put batches together beside a GPU's steps, which are shorter than that takes.
-_WORKERS = 4
+# Processes that put batches together beside a GPU's steps, which are shorter than that takes; and the shared memory in
+# bytes that the batches between them need at least. A container has 64 MB of it where nobody asked for more.
+_WORKERS, _SHARED = 4, 1 << 30
 # What optimizers are given of a model besides its weights.
 _OF_MODELS = ("params", "model", "optimizer_dict")
 
@@ -33,15 +37,15 @@ def arguments_of(config: Config, validates: bool) -> TrainingArguments:
     defaults["dataloader_pin_memory"] = torch.cuda.is_available()
     # A loss that is no number stops the run (see FusionTrainer); this filter waits for the GPU at every step.
     defaults["logging_nan_inf_filter"] = False
-    if torch.accelerator.is_available() and not trains_on_cpu(config.training) and not config.online:
-        defaults["dataloader_num_workers"] = _WORKERS
+    if not trains_on_cpu(config.training) and not config.online:
+        defaults["dataloader_num_workers"] = _workers()
     chosen = {**defaults, **config.training}
-    if config.online and chosen.get("dataloader_num_workers") and torch.accelerator.is_available():
+    asks_gpu = config.online and torch.cuda.is_available() and config.teach.device != "cpu"
+    if asks_gpu and chosen.get("dataloader_num_workers"):
         raise TrainingError(
-            "training.dataloader_num_workers: online sources are asked where the run trains, and other processes "
-            "cannot use their memory on the GPU; leave it out, or set online: false"
+            "training.dataloader_num_workers: online sources are on the GPU, which processes that are forked from this "
+            "one cannot use; leave it out, set teach.device: cpu, or online: false"
         )
-    chosen.setdefault("dataloader_persistent_workers", bool(chosen.get("dataloader_num_workers")))
     if chosen["dataloader_pin_memory"]:  # then a batch is copied to the GPU beside its work
         chosen.setdefault("accelerator_config", {"non_blocking": True})
     if chosen.get("bf16") and trains_on_cpu(chosen):
@@ -72,6 +76,14 @@ def arguments_of(config: Config, validates: bool) -> TrainingArguments:
             f"{', '.join([*there, 'none'])}, and metrics.jsonl is always written"
         )
     return made
+
+
+def _workers() -> int:
+    """Processes beside a GPU where nothing is said: none where each would begin with a copy of all that is read, or
+    where they could not hand over what they make."""
+    shared = Path("/dev/shm")  # noqa: S108
+    cramped = shared.is_dir() and shutil.disk_usage(shared).free < _SHARED
+    return 0 if cramped or multiprocessing.get_start_method() != "fork" else _WORKERS
 
 
 def _check_best(config: Config, chosen: dict[str, Any]) -> None:

@@ -56,11 +56,20 @@ class Examples(torch.utils.data.Dataset):  # type: ignore[misc]
     def __init__(self, folder: Path) -> None:
         try:
             with writing(folder):
-                file = pa.ipc.open_file(pa.memory_map(str(_in_one_file(folder))))
+                self._open(_in_one_file(folder))
         except OSError as error:
             raise DistributionError(f"cannot write to {folder}: {error.strerror or error}") from error
+
+    def _open(self, path: Path) -> None:
+        self._path, file = path, pa.ipc.open_file(pa.memory_map(str(path)))
         self._batches = [file.get_batch(n) for n in range(file.num_record_batches)]
         self._ends = np.cumsum([batch.num_rows for batch in self._batches])
+
+    def __getstate__(self) -> Path:  # for a process that is not forked: the file, not what it holds
+        return self._path
+
+    def __setstate__(self, path: Path) -> None:
+        self._open(path)
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
@@ -119,8 +128,8 @@ class Collator:
     of each beginning at 0, from which the model tells them apart.
 
     Raises:
-        ModelError: a row holds an id, of the text or of a distribution, that is none of the `entries` that the model
-            reads.
+        ModelError: a row holds an id that is none of the `entries` that the model reads.
+        DistributionError: a distribution of a row does, or holds what is no log-probability.
     """
 
     def __init__(self, start: int | None, *, packing: bool = False, entries: int | None = None) -> None:
@@ -141,8 +150,8 @@ class Collator:
             line, at = (0, begin) if self._packing else (r, 0)
             begin += length
             n = len(row["tokens"])
-            for given in (row["tokens"], row["ids"]):
-                check_ids(given, self._entries, "the target")
+            check_ids(row["tokens"], self._entries, "the target")
+            _check_distributions(row, self._entries)
             tokens[line, at : at + length] = [*self._lead, *row["tokens"]]
             mask[line, at : at + length] = 1
             places[line, at : at + length] = np.arange(length)
@@ -162,6 +171,19 @@ class Collator:
             **({"position_ids": places} if self._packing else {"attention_mask": mask}),
         }  # fmt: skip
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+def _check_distributions(row: dict[str, Any], entries: int | None) -> None:
+    """Here, since a GPU would have to be waited for, and an id out of range would end its process."""
+    ids, logprobs = row["ids"], row["logprobs"]
+    bad = len(ids) > 0 and (
+        int(ids.min()) < 0 or (entries is not None and int(ids.max()) >= entries) or not bool((logprobs <= 0.01).all())
+    )
+    if bad:  # a comparison with NaN is false
+        raise DistributionError(
+            f"an example of {row['name']!r} holds ids that the target does not have, or no log-probabilities; remove "
+            "the data of the run, which are made anew"
+        )
 
 
 def check_packing(network: Any) -> bool:

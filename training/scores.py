@@ -11,14 +11,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from fusion_core import load_tokenizer
-from fusion_core.models import default_dtype, load_model, measuring_dtype, weights_identity
+from fusion_core.models import load_model, weights_identity
 from fusion_core.sealed import SealError, read_table, write_table
 from fusion_core.workspace import digest
 from training.calibration import BINS, Reliability
 from training.config import Config
 from training.corpus import Document
 from training.ensemble import score_ensemble
-from training.evaluate import Score, score
+from training.evaluate import DTYPE, Score, score
 from training.stages.carry import REVISION
 
 # The version changes whenever the same model and text would give other figures.
@@ -55,13 +55,12 @@ def run_scores(
     tokenizer = load_tokenizer(config.target)  # the one that the model's probabilities are about
     if ensemble:
         models = [config.target, *(source.model for source in config.sources)]
-        dtype = config.teach.dtype or default_dtype(config.teach.device)
+        dtype = config.teach.dtype or DTYPE
         sides = [load_tokenizer(source.model).fingerprint for source in config.sources]
         chosen = config.model_dump_json(include={"target", "sources", "fusion", "teach"})
         settings = digest(chosen, str(REVISION), *sides)
     else:
-        models, settings = [str(folder / "model")], ""
-        dtype = measuring_dtype(models[0])
+        models, dtype, settings = [str(folder / "model")], DTYPE, ""
     identities = "\n".join(map(weights_identity, models))
     begins = str(tokenizer.adds_bos)
     key = digest(tokenizer.fingerprint, begins, identities, dtype, settings, *(one.text for one in documents))

@@ -18,7 +18,7 @@ from transformers import EarlyStoppingCallback
 
 from fusion_core import load_tokenizer
 from fusion_core.errors import TrainingError
-from fusion_core.models import load_model, measuring_dtype, weights_sample
+from fusion_core.models import load_model, weights_sample
 from fusion_core.sealed import write_json
 from fusion_core.workspace import atomic_path
 from training.arguments import arguments_of, check_batches
@@ -29,7 +29,7 @@ from training.dataset import Collator, Examples, OnlineExamples
 from training.engines import Engine
 from training.ensemble import check_ensemble, score_ensemble
 from training.estimate import check_length
-from training.evaluate import score
+from training.evaluate import DTYPE, score
 from training.guards import alone, failures_told, refusals_told
 from training.merging import merge_weights
 from training.precision import INSTEAD, lacks_bfloat16
@@ -201,8 +201,7 @@ def _without_training(config: Config, say: Say) -> None:
         merge_weights(models, folder / "model", config.kind, config.merge_weight)
         tokenizer = load_tokenizer(config.target)
         tokenizer.save(folder / "model")
-        place, made = config.teach.device, str(folder / "model")
-        merged = load_model(made, device=place, dtype=measuring_dtype(made, place), tokenizer=tokenizer)
+        merged = load_model(str(folder / "model"), device=config.teach.device, dtype=DTYPE, tokenizer=tokenizer)
         scores = score(merged, validation) if validation else []
     bits, size = sum(one.bits for one in scores), sum(one.bytes for one in scores)
     result = {

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import signal
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,13 @@ class FusionTrainer(Trainer):  # type: ignore[misc]
         # Whether this process was told to stop (SIGTERM), and whether all have agreed to, after the step that runs.
         self.stop_asked = self._agreed = False
         self._logged: int | None = None  # the step of the last row of metrics; a resumed run begins at its checkpoint
+
+    def get_train_dataloader(self) -> Any:
+        """The Trainer's, whose workers outlast a signal to all processes of the run: that is for the run to answer."""
+        loader = super().get_train_dataloader()
+        inner = getattr(loader, "base_dataloader", loader)  # that of torch, inside accelerate's
+        inner.worker_init_fn = partial(_start_worker, inner.worker_init_fn)
+        return loader
 
     @property
     def tokens(self) -> int:
@@ -113,6 +122,9 @@ class FusionTrainer(Trainer):  # type: ignore[misc]
         """
         read = {name: inputs[name] for name in ("attention_mask", "position_ids") if name in inputs}
         output = model(input_ids=inputs["input_ids"], **read, use_cache=False)
+        width, entries = output.logits.shape[-1], self._model_of.entries
+        if entries is not None and entries > width:
+            raise TrainingError(f"the target reads {entries:,} ids and predicts {width:,}; such a model is not trained")
         gold = inputs["labels"].flatten()
         flat = {name: inputs[name].flatten(0, 1) for name in ("target_ids", "target_probs", "covered")}
         found = fusion_loss(
@@ -188,6 +200,12 @@ class FusionTrainer(Trainer):  # type: ignore[misc]
         self.log(found)
         self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
         return found
+
+
+def _start_worker(before: Callable[[int], None] | None, number: int) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if before is not None:
+        before(number)
 
 
 class Before(TrainerCallback):  # type: ignore[misc]

@@ -100,22 +100,6 @@ def default_dtype(device: str | None = None) -> str:
     return "bfloat16" if on_cuda else "float32"
 
 
-def measuring_dtype(name: str, device: str | None = None) -> str:
-    """What the model called `name` is measured in: on CUDA that of its weights, since rounding them would be measured
-    too; float32 elsewhere. Raises `ModelError`."""
-    kind = default_dtype(device)
-    if kind == "float32":
-        return kind
-    try:
-        config = read_config(local_or_hub(name.strip()))
-    except ModelError:
-        raise
-    except Exception as error:  # the library has many ways to say no
-        raise ModelError(f"cannot read the config of the model {name!r}: {first_line(error)}") from error
-    stored = getattr(config, "dtype", None) or getattr(config.get_text_config(), "dtype", None)
-    return kind if stored is None else str(stored).removeprefix("torch.")
-
-
 def weights_folder(name: str) -> Path:
     """The local folder of a model's safetensors, downloaded or converted if need be; raises as `load_model`."""
     import huggingface_hub

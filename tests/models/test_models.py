@@ -20,7 +20,7 @@ from tests.support import tiny
 from tests.support.requires import sample
 
 torch = pytest.importorskip("torch")
-from fusion_core.models import Model, load_model, measuring_dtype  # noqa: E402
+from fusion_core.models import Model, load_model  # noqa: E402
 
 TEXT = "the quick brown fox jumps over the lazy dog"
 
@@ -158,19 +158,6 @@ def test_fidelity_of_every_method(pair: tuple[Model, Model]) -> None:
         assert sum(row.ledger.values()) == pytest.approx(1.0, abs=1e-4)
         assert row.ratio == pytest.approx(row.bpb / found.source_bpb) and row.kl is not None and row.kl >= -1e-6
     assert len(found.to_frame()) == len(METHODS)
-
-
-def test_on_a_gpu_a_model_is_measured_in_the_dtype_of_its_weights(
-    tmp_path: Path, workspace_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folders = [str(tiny.save_model(tmp_path / name, "byte-bpe", 1)) for name in ("whole", "half")]
-    load_model(folders[1], device="cpu", dtype="bfloat16").network.save_pretrained(folders[1])
-    assert [measuring_dtype(folder) for folder in folders] == ["float32", "float32"]
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert [measuring_dtype(folder) for folder in folders] == ["float32", "bfloat16"]
-    assert measuring_dtype(folders[1], "cpu") == "float32"
-    with pytest.raises(ModelError, match="no file or folder"):
-        measuring_dtype("/nowhere/model")
 
 
 @pytest.mark.parametrize(

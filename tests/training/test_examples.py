@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from fusion_core import ModelError, load_tokenizer, map_vocabulary
+from fusion_core import DistributionError, ModelError, load_tokenizer, map_vocabulary
 from fusion_core.compat.fusellm import transform_step_logits
 from fusion_core.transfer import Transfer, build_index, transfer
 from tests.support import tiny
@@ -80,6 +81,29 @@ def test_the_collator_lines_up_logits_gold_and_distributions(
             assert batch["target_ids"][r, p, :count].tolist() == row["ids"][part].tolist()
             assert bool(batch["covered"][r, p]) == bool(row["covered"][t])
             assert batch["target_probs"][r, p, count:].sum() == 0
+
+
+def test_what_a_gpu_would_not_say_is_said_before(tmp_path: Path, models: tuple[str, str]) -> None:
+    config = tiny_config(tmp_path, models)
+    row = Examples(prepare(config, split_corpus(config).train, quiet))[0]
+    collate = Collator(None, entries=440)
+    for name, value in (("ids", 440), ("ids", -1), ("logprobs", np.nan), ("logprobs", np.inf)):
+        bad = {**row, name: row[name].copy()}
+        bad[name][3] = value
+        with pytest.raises(DistributionError, match="holds ids that the target does not have, or no log-prob"):
+            collate([row, bad])
+    with pytest.raises(ModelError, match="the tokenizer gave the id 440"):
+        collate([{**row, "tokens": row["tokens"] * 0 + 440}])
+    assert collate([row])["target_ids"].shape[0] == 1
+
+
+def test_another_process_maps_the_file_by_itself(tmp_path: Path, models: tuple[str, str]) -> None:
+    config = tiny_config(tmp_path, models)
+    examples = Examples(prepare(config, split_corpus(config).train, quiet))
+    sent = pickle.dumps(examples)
+    assert len(sent) < 1000
+    there = pickle.loads(sent)
+    assert len(there) == len(examples) and there[2]["ids"].tolist() == examples[2]["ids"].tolist()
 
 
 def test_a_damaged_file_of_examples_is_made_anew(tmp_path: Path, models: tuple[str, str]) -> None:

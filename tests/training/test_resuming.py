@@ -22,15 +22,19 @@ from training.data import prepare
 from training.splits import split_corpus
 
 torch = pytest.importorskip("torch")
+from training.dataset import Examples  # noqa: E402
 from training.evaluate import score  # noqa: E402
 from training.train import train  # noqa: E402
 from training.trainer import FusionTrainer  # noqa: E402
 
 
-def test_a_resumed_run_has_the_losses_of_an_unbroken_one(tmp_path: Path, models: tuple[str, str]) -> None:
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_resumed_run_has_the_losses_of_an_unbroken_one(tmp_path: Path, models: tuple[str, str], workers: int) -> None:
+    """Stopped as torchrun, a job scheduler or timeout do it: all its processes are told."""
     whole = tiny_config(tmp_path, models)
     train(whole, say=quiet)
     broken = tiny_config(tmp_path, models, output=str(tmp_path / "broken"))
+    broken.training["dataloader_num_workers"] = workers
     path = tmp_path / "broken.yaml"
     from training.config import dump
 
@@ -40,11 +44,12 @@ def test_a_resumed_run_has_the_losses_of_an_unbroken_one(tmp_path: Path, models:
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
     deadline = time.time() + 120
     while time.time() < deadline and not (broken.output / "checkpoints" / "checkpoint-3").exists():
         time.sleep(0.02)
-    run.send_signal(signal.SIGTERM)
+    os.killpg(run.pid, signal.SIGTERM)
     out, err = run.communicate(timeout=120)
     assert run.returncode == 0, err
     if not json.loads(out)["finished"]:
@@ -90,7 +95,7 @@ def test_a_run_does_not_go_on_with_other_models(tmp_path: Path, models: tuple[st
 
 def _rows(folder: Path) -> list[dict[str, float]]:
     lines = (folder / "metrics.jsonl").read_text().splitlines()
-    kept = ("step", "loss", "eval_bits_per_byte", "epoch")
+    kept = ("step", "loss", "eval_bits_per_byte", "epoch", "tokens")
     rows = [{name: value for name, value in json.loads(line).items() if name in kept} for line in lines]
     return [row for row in rows if "loss" in row or "eval_bits_per_byte" in row]
 
@@ -123,6 +128,9 @@ def test_a_stop_writes_one_checkpoint_and_leaves_no_trace_in_the_run(
     assert saved == [last]
     resumed = train(broken, resume=True, say=quiet)
     assert _rows(broken.output) == [pytest.approx(row, rel=1e-4) for row in _rows(whole.output)]
+    examples = Examples(prepare(whole, split_corpus(whole).train, quiet))
+    an_epoch = sum(len(examples[n]["tokens"]) - 1 for n in range(len(examples)))
+    assert resumed["tokens"] == result["tokens"] == result["epochs"] * an_epoch
     assert resumed["validation_before"] == pytest.approx(result["validation_before"])
     assert resumed["validation_after"] == pytest.approx(result["validation_after"], rel=1e-4)
 

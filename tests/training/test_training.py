@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -132,18 +133,23 @@ def test_what_the_trainer_refuses_is_said_before_any_data_is_made(tmp_path: Path
 def test_where_a_gpu_trains_others_put_the_batches_together(
     tmp_path: Path, models: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def made(online: bool = False, **given: object) -> tuple[int, bool]:
-        found = arguments_of(tiny_config(tmp_path, models, training=given, online=online), validates=False)
-        return found.dataloader_num_workers, found.dataloader_persistent_workers
+    def workers(online: bool = False, device: str = "cuda", **given: object) -> int:
+        teach = {"device": device, "dtype": "float32"}
+        config = tiny_config(tmp_path, models, training=given, online=online, teach=teach)
+        return int(arguments_of(config, validates=False).dataloader_num_workers)
 
-    assert made() == (0, False)
-    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    assert workers() == 0
     monkeypatch.setattr("training.arguments.trains_on_cpu", lambda chosen: bool(chosen.get("use_cpu")))
-    assert made() == (4, True)
-    assert made(dataloader_num_workers=0) == made(use_cpu=True) == made(online=True) == (0, False)
-    assert made(dataloader_num_workers=2, dataloader_persistent_workers=False) == (2, False)
-    with pytest.raises(TrainingError, match="cannot use their memory on the GPU"):
-        made(online=True, dataloader_num_workers=1)
+    assert workers() == 4 and workers(dataloader_num_workers=2) == 2
+    assert workers(dataloader_num_workers=0) == workers(use_cpu=True) == workers(online=True) == 0
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage._replace(free=64 << 20))  # as in a container
+    assert workers() == 0
+    monkeypatch.undo()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert workers(online=True, device="cpu", dataloader_num_workers=1, use_cpu=True) == 1
+    with pytest.raises(TrainingError, match="online sources are on the GPU"):
+        workers(online=True, dataloader_num_workers=1, use_cpu=True)
 
 
 def test_what_is_watched_is_bits_per_byte(tmp_path: Path, models: tuple[str, str]) -> None:

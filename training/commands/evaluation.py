@@ -51,8 +51,8 @@ def evaluate(
 
     What a run scored is kept in its folder (scores/), so that the same question again takes seconds.
     """
-    from fusion_core.models import load_model, measuring_dtype
-    from training.evaluate import FEWEST, score, table
+    from fusion_core.models import load_model
+    from training.evaluate import DTYPE, FEWEST, score, table
     from training.harness import Harness
     from training.runs import read_config, read_result
     from training.scores import run_scores
@@ -77,8 +77,7 @@ def evaluate(
     scores = {}
     if before:
         with progress(f"{chosen.target} reads {len(texts)} documents") as update:
-            target = load_model(chosen.target, dtype=measuring_dtype(chosen.target))
-            scores[chosen.target] = [score(target, texts, update)]
+            scores[chosen.target] = [score(load_model(chosen.target, dtype=DTYPE), texts, update)]
     read = {}
     for label, config in made.items():
         if split != "train" and (told := _seen(label, config, chosen, texts)):

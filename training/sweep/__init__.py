@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from fusion_core.errors import ConfigError
-from fusion_core.models import load_model, measuring_dtype
+from fusion_core.models import load_model
 from fusion_core.sealed import write_json
 from training.config import parse
 from training.data import Say
-from training.evaluate import Score, score
+from training.evaluate import DTYPE, Score, score
 from training.guards import alone
 from training.splits import split_corpus
 from training.sweep import judge
@@ -46,8 +46,7 @@ def run(sweep: Sweep, say: Say) -> dict[str, list[dict[str, Any]]]:
         before: list[Score] = []
         for seed in sweep.seeds:
             chosen = {method: search.best(method, seed) for method in sweep.methods}
-            target = str(sweep.config["target"])
-            before = before or score(load_model(target, dtype=measuring_dtype(target)), splits.held_out)
+            before = before or score(load_model(str(sweep.config["target"]), dtype=DTYPE), splits.held_out)
             read.append(judge.read(chosen, splits.held_out, before))
             found["rows"] += judge.rows(read[-1], chosen, seed, say)
             if len(read) > 1:
