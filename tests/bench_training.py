@@ -137,6 +137,8 @@ def main() -> None:
     parser.add_argument("--checkpointing", action="store_true", help="gradient checkpointing")
     parser.add_argument("--peak-tflops", type=float, default=989.0, help="of the GPU, dense bfloat16 (H100 SXM)")
     asked = parser.parse_args()
+    if asked.steps < 4:
+        parser.error("--steps: a quarter of them warms up, so that 4 are needed")
     ways = ("transformers", "CLM alone", f"distributions, k = {K}")
     with tempfile.TemporaryDirectory() as folder:
         found = [
