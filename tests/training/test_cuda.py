@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.support import tiny
+from tests.support.launch import launched
 from tests.support.tiny_run import losses, quiet, tiny_config
 from training.config import Config, dump
 
@@ -172,27 +170,8 @@ def test_a_sharding_launcher_has_the_losses_of_none(
     one, two = _run(tmp_path, models, "one"), _run(tmp_path, models, "two")
     path = tmp_path / "two.yaml"
     path.write_text(dump(two), encoding="utf-8")
-    machine = ["--num_processes", "1", "--num_machines", "1", "--main_process_port", "0", "--mixed_precision", "no"]
-    found = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "accelerate.commands.launch",
-            *how,
-            *machine,
-            "--dynamo_backend",
-            "no",
-            "-m",
-            "training",
-            path,
-        ],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        cwd=Path(__file__).parents[2],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert found.returncode == 0, found.stderr[-20_000:]
+    machine = ("--num_processes", "1", "--num_machines", "1", "--main_process_port", "0", "--mixed_precision", "no")
+    launched("accelerate.commands.launch", *how, *machine, "--dynamo_backend", "no", "-m", "training", path)
     assert list(losses(two.output).values()) == pytest.approx(_made(one), rel=1e-3)
 
 

@@ -4,10 +4,7 @@ made."""
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +12,7 @@ import pytest
 
 from fusion_core import TrainingError
 from tests.support import tiny
+from tests.support.launch import launched
 from tests.support.tiny_run import losses, quiet, tiny_config
 from training.config import Config, dump
 
@@ -50,16 +48,8 @@ def _same(a: Config, b: Config, rel: float = 1e-4) -> None:
 
 
 def _in_two_processes(module: str, config: Path, *options: str) -> None:
-    launch = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", module, str(config)]
-    found = subprocess.run(
-        [sys.executable, "-m", *launch, *options],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        cwd=Path(__file__).parents[2],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert found.returncode == 0, found.stderr[-20_000:]
+    two = ("--standalone", "--nproc-per-node", "2")
+    launched("torch.distributed.run", *two, "-m", module, config, *options)
 
 
 def test_of_two_processes_one_merges(tmp_path: Path, models: tuple[str, str]) -> None:
@@ -129,16 +119,8 @@ def test_sharded_weights_have_the_losses_of_whole_ones(
         path = config.output.with_suffix(".yaml")
         path.write_text(dump(config), encoding="utf-8")
         two = ["--num_processes", "2", "--num_machines", "1", "--main_process_port", "0", "--mixed_precision", "no"]
-        launch = ["accelerate.commands.launch", *how, *two, "--dynamo_backend", "no", "-m", module, str(path), *options]
-        found = subprocess.run(
-            [sys.executable, "-m", *launch],
-            capture_output=True,
-            text=True,
-            timeout=300,
-            cwd=Path(__file__).parents[2],
-            env={**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"},
-        )
-        assert found.returncode == 0, found.stderr[-20_000:]
+        run = ("--dynamo_backend", "no", "-m", module, path, *options)
+        launched("accelerate.commands.launch", *how, *two, *run, DS_ACCELERATOR="cpu")
         assert any((config.output / "checkpoints").glob(f"*/{leaves}")), "nothing was sharded"
 
     one = _run(tmp_path, models, "one")
