@@ -43,8 +43,8 @@ def arguments_of(config: Config, validates: bool) -> TrainingArguments:
     asks_gpu = config.online and torch.cuda.is_available() and config.teach.device != "cpu"
     if asks_gpu and chosen.get("dataloader_num_workers"):
         raise TrainingError(
-            "training.dataloader_num_workers: online sources are on the GPU, which processes that are forked from this "
-            "one cannot use; leave it out, set teach.device: cpu, or online: false"
+            "training.dataloader_num_workers: online sources are on the GPU, where other processes cannot ask them; "
+            "leave it out, set teach.device: cpu, or online: false"
         )
     if chosen["dataloader_pin_memory"]:  # then a batch is copied to the GPU beside its work
         chosen.setdefault("accelerator_config", {"non_blocking": True})

@@ -13,7 +13,7 @@ from fusion_core.transfer import build_index, transfer
 from training.calibration import Reliability
 from training.config import PUBLISHED, Config
 from training.corpus import Document
-from training.evaluate import Score
+from training.evaluate import DTYPE, Score
 
 _BATCH = 8
 
@@ -42,7 +42,8 @@ def score_ensemble(
     """
     check_ensemble(config)
     names = list(dict.fromkeys([config.target, *(source.model for source in config.sources)]))
-    models = {name: load_model(name, device=config.teach.device, dtype=config.teach.dtype) for name in names}
+    asked = config.teach
+    models = {name: load_model(name, device=asked.device, dtype=asked.dtype or DTYPE) for name in names}
     target = models[config.target]
     wanted = [(source.model, source.method) for source in config.sources]
     if config.fusion.with_target:

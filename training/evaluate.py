@@ -14,8 +14,8 @@ from fusion_core.models import Model
 from training.calibration import Reliability
 from training.corpus import Document
 
-# What models are measured in, wherever they are: for weights of any dtype it rounds nothing, and bfloat16, in which a
-# GPU asks them otherwise, moves SmolLM2 by 0.001 bits per byte, as much as methods may differ.
+# What models are compared in, wherever they are: it rounds no weights, and bfloat16, in which a GPU is asked otherwise,
+# moves SmolLM2 by 0.001 bits per byte, as much as methods may differ. Validation is in a run's own precision.
 DTYPE = "float32"
 _BATCH = 16
 _RESAMPLES = 2000

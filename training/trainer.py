@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -44,15 +46,17 @@ class FusionTrainer(Trainer):  # type: ignore[misc]
         # Tokens are counted where the batches are: to read a count from a GPU is to wait for its last step.
         self._spent, self._read = 0, torch.zeros((), dtype=torch.int64)
         self._waited, self._began = 0.0, time.perf_counter()
+        self._over = multiprocessing.Value("b", False, lock=False)  # training: known to its workers
         # Whether this process was told to stop (SIGTERM), and whether all have agreed to, after the step that runs.
         self.stop_asked = self._agreed = False
         self._logged: int | None = None  # the step of the last row of metrics; a resumed run begins at its checkpoint
 
     def get_train_dataloader(self) -> Any:
-        """The Trainer's, whose workers outlast a signal to all processes of the run: that is for the run to answer."""
+        """The Trainer's, whose workers outlast a signal to all processes of the run while it trains: that is for the
+        run to answer."""
         loader = super().get_train_dataloader()
         inner = getattr(loader, "base_dataloader", loader)  # that of torch, inside accelerate's
-        inner.worker_init_fn = partial(_start_worker, inner.worker_init_fn)
+        inner.worker_init_fn = partial(_start_worker, inner.worker_init_fn, self._over)
         return loader
 
     @property
@@ -186,7 +190,10 @@ class FusionTrainer(Trainer):  # type: ignore[misc]
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """See `Trainer.train`."""
         self._began = time.perf_counter()
-        return super().train(*args, **kwargs)
+        try:
+            return super().train(*args, **kwargs)
+        finally:  # a process that ends by an error waits for its workers
+            self._over.value = True
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Bits per byte on the validation documents."""
@@ -202,8 +209,12 @@ class FusionTrainer(Trainer):  # type: ignore[misc]
         return found
 
 
-def _start_worker(before: Callable[[int], None] | None, number: int) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def _start_worker(before: Callable[[int], None] | None, over: Any, number: int) -> None:
+    def told(*_: Any) -> None:
+        if over.value:
+            os._exit(0)
+
+    signal.signal(signal.SIGTERM, told)
     if before is not None:
         before(number)
 

@@ -3,7 +3,7 @@ export default function () {
   if (window.oneEntryAnAction) return;
   window.oneEntryAnAction = true;
   let acted = false;
-  for (const kind of ["pointerdown", "keydown"]) {
+  for (const kind of ["pointerdown", "keydown", "click", "input", "change", "paste", "drop"]) {
     window.addEventListener(kind, () => { acted = true; }, true);
   }
   const push = history.pushState.bind(history);

@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from fusion_core.models import load_model  # noqa: E402
 from fusion_core.transfer import build_index  # noqa: E402
 from training.ensemble import score_ensemble  # noqa: E402
 from training.merging import linear, merge_weights, slerp  # noqa: E402
+from training.scores import run_scores  # noqa: E402
 from training.splits import split_corpus  # noqa: E402
 from training.train import train  # noqa: E402
 
@@ -101,6 +103,34 @@ def test_calibration_is_what_its_definition_says(tokens: list[tuple[float, bool]
             expected += inside.mean() * abs(confidence[inside].mean() - correct[inside].mean())
     halves = [Reliability.of(confidence[part], correct[part]) for part in (slice(0, 7), slice(7, None))]
     assert Reliability.total(halves).error == pytest.approx(expected, abs=1e-9)
+
+
+def test_what_is_compared_is_asked_in_float32_wherever_it_is(
+    tmp_path: Path, models: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def loaded(name: str, **options: Any) -> Any:
+        asked.append(options["dtype"])
+        return load_model(name, **options)
+
+    for module in ("ensemble", "scores"):
+        monkeypatch.setattr(f"training.{module}.load_model", loaded)
+    sources = [{"model": models[0]}]
+    for kind, dtype in (("ensemble", None), ("ensemble", "bfloat16"), ("linear", None)):
+        name = f"{kind}-{dtype}"
+        given = [{"model": models[2]}] if kind == "linear" else sources
+        config = tiny_config(
+            tmp_path,
+            models[:2],
+            kind=kind,
+            sources=given,
+            teach={"dtype": dtype, "top_k": 12},
+            output=str(tmp_path / name),
+        )
+        train(config, say=quiet)
+        run_scores(config.output, config, split_corpus(config).held_out)
+    assert asked == ["float32"] * 4 + ["bfloat16"] * 4 + ["float32"]
 
 
 def test_an_ensemble_is_measured_as_fidelity_measures_it(tmp_path: Path, models: tuple[str, str, str]) -> None:

@@ -18,6 +18,7 @@ import pytest
 from fusion_core import TrainingError
 from tests.support import tiny
 from tests.support.tiny_run import LINES, losses, quiet, tiny_config
+from training.config import dump
 from training.data import prepare
 from training.splits import split_corpus
 
@@ -36,8 +37,6 @@ def test_a_resumed_run_has_the_losses_of_an_unbroken_one(tmp_path: Path, models:
     broken = tiny_config(tmp_path, models, output=str(tmp_path / "broken"))
     broken.training["dataloader_num_workers"] = workers
     path = tmp_path / "broken.yaml"
-    from training.config import dump
-
     path.write_text(dump(broken), encoding="utf-8")
     run = subprocess.Popen(
         [sys.executable, "-m", "training", "train", str(path)],
@@ -61,6 +60,34 @@ def test_a_resumed_run_has_the_losses_of_an_unbroken_one(tmp_path: Path, models:
     assert found.keys() == expected.keys() and len(expected) >= 8
     for step, loss in expected.items():
         assert found[step] == pytest.approx(loss, rel=1e-4), step
+
+
+_FAILS = """
+import sys
+from training import trainer
+from training.cli import main
+
+step, steps = trainer.FusionTrainer.compute_loss, []
+
+def fails(*args, **options):
+    steps.append(len(steps))
+    return step(*args, **options) / (1 // (len(steps) < 4))
+
+trainer.FusionTrainer.compute_loss = fails
+main()
+"""
+
+
+def test_a_run_that_fails_ends_and_its_workers_with_it(tmp_path: Path, models: tuple[str, str]) -> None:
+    """Workers do not heed a signal while a run trains, and a process waits for its workers when it ends."""
+    config = tiny_config(tmp_path, models)
+    config.training["dataloader_num_workers"] = 2
+    path = tmp_path / "run.yaml"
+    path.write_text(dump(config), encoding="utf-8")
+    run = subprocess.run(
+        [sys.executable, "-c", _FAILS, "train", str(path)], capture_output=True, text=True, timeout=100
+    )
+    assert run.returncode == 1 and "ZeroDivisionError" in run.stderr, run.stderr
 
 
 def test_a_run_does_not_go_on_with_other_texts(tmp_path: Path, models: tuple[str, str]) -> None:
