@@ -20,6 +20,7 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.bench_training
 
 torture: $(VENV)/.torture
 	$(BIN)/python -m tests.torture

@@ -244,43 +244,6 @@ def bench_loss() -> list[list[str]]:
     return rows
 
 
-def bench_step() -> list[list[str]]:
-    """One training step of SmolLM2-135M on 4 rows of 128 tokens: with distributions of 64 entries, beside CLM alone as
-    transformers does it (its time and memory stand in the column of the textbook)."""
-    import torch
-
-    torch.manual_seed(0)
-    network = load_model("smollm2-135m", device="cpu", dtype="float32").network.train()
-    ids = torch.randint(49_000, (4, 128))
-    count = ids.numel()
-    sparse = SparseTarget(
-        torch.stack([torch.randperm(49_000)[:64] for _ in range(count)]),
-        torch.full((count, 64), 1 / 65),
-        torch.ones(count, dtype=torch.bool),
-    )
-    gold, counted = torch.roll(ids, -1, 1).flatten(), torch.ones_like(ids, dtype=torch.bool)
-    counted[:, -1] = False
-
-    def clm() -> None:
-        network(input_ids=ids, labels=ids, use_cache=False).loss.backward()
-        network.zero_grad()
-
-    def fused() -> None:
-        logits = network(input_ids=ids, use_cache=False).logits.flatten(0, 1)
-        fusion_loss(logits, gold, sparse, mask=counted.flatten()).total.backward()
-        network.zero_grad()
-
-    clm()
-    found = []
-    for run in (clm, fused):
-        with peak_added() as peak:
-            found.append((_best(run, 3), peak))
-    (slow, slow_peak), (fast, peak) = found
-    memory = f"{peak[0]:.0f} MB (CLM {slow_peak[0]:.0f})"
-    label = "training step, SmolLM2-135M, 512 tokens, k = 64, beside CLM only"
-    return [[label, f"{fast:.2f} s", f"{slow:.2f} s", f"{slow / fast:.2f}x", memory]]
-
-
 def main() -> None:
     """Print one table."""
     qwen, deepseek, mistral = map(load_tokenizer, ("qwen", "deepseek", "mistral"))
@@ -307,7 +270,6 @@ def main() -> None:
     rows += bench_transfer(qwen, deepseek, prose)
     rows += bench_stages(qwen, deepseek, prose)
     rows += bench_loss()
-    rows += bench_step()
     table = Table(title="warm, best of several runs", title_justify="left")
     for column in ("what", "time", "textbook", "ratio", "extra memory"):
         table.add_column(column, justify="left" if column == "what" else "right")

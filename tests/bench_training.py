@@ -21,7 +21,8 @@ from rich.console import Console
 from rich.table import Table
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from fusion_core.models import load_model
+from fusion_core.errors import ModelError
+from fusion_core.models import load_model, weights_folder
 from tests.support.memory import MB, peak_added
 from training.arguments import arguments_of
 from training.config import LossSection, parse
@@ -129,7 +130,7 @@ def main() -> None:
     on_gpu = torch.cuda.is_available()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--model", default="smollm2-135m")
-    parser.add_argument("--rows", type=int, default=16 if on_gpu else 2, help="of a batch")
+    parser.add_argument("--rows", type=int, default=16 if on_gpu else 4, help="of a batch")
     parser.add_argument("--length", type=int, default=1024 if on_gpu else 128, help="tokens of a row")
     parser.add_argument("--steps", type=int, default=40 if on_gpu else 8, help="the first quarter is not timed")
     parser.add_argument("--times", type=int, default=3, help="runs of each, in turn; the median counts")
@@ -139,6 +140,10 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.steps < 4:
         parser.error("--steps: a quarter of them warms up, so that 4 are needed")
+    try:
+        weights_folder(asked.model)
+    except ModelError as error:
+        parser.error(str(error))
     ways = ("transformers", "CLM alone", f"distributions, k = {K}")
     with tempfile.TemporaryDirectory() as folder:
         found = [
