@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from app import results, state, texts
+from app import paths, results, state, texts
 from app.escape import plain
 from fusion_core import load_tokenizer
 from fusion_core.errors import FusionError
@@ -59,7 +59,7 @@ def _broken(run: Run, config: Config) -> list[_Shown]:
 def show(run: Run, config: Config, pages: dict[str, Any]) -> None:
     """A picker of the run's texts, with buttons that open the chosen one elsewhere."""
     try:
-        folders = [str(folder) for folder in taught_folders(config)]
+        folders = [str(paths.permitted_folder(str(folder))) for folder in taught_folders(config)]
         shown = _broken(run, config) + (_documents(folders) if len(folders) > 1 else [])
     except (FusionError, OSError, ValueError, KeyError) as error:
         st.caption(f"Its texts cannot be shown: {plain(str(error))}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -9,25 +10,32 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from fusion_core.errors import ConfigError, TrainingError
-from fusion_core.sealed import SealError, read_json, write_json
+from fusion_core.sealed import SealError, read_json
 from fusion_core.tokenizers import SAMPLES
 from fusion_core.workspace import atomic_path, expanded, workspace
 from training.checkpoints import latest
 from training.config import Config, apply_change, dump, load, parse
-from training.progress import Standing, read_standing
+from training.processes import FORMAT, VERSION, of_pid, read_process, write_process
+from training.progress import PROGRESS, Standing, read_standing
 
-# Of run.json, versions.json and process.json.
-FORMAT = "fusescope-run"
-VERSION = 1
 # There once a run has finished.
 RESULT = "run.json"
+# There once one has begun.
+VERSIONS = "versions.json"
+CONFIG = "config.yaml"
+_METRICS = "metrics.jsonl"
+# What a run was launched with by the app.
+_LAUNCH = "launch.yaml"
+# Seconds after which nothing new from another machine means that its process has ended.
+_SILENCE = 600.0
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _LOG_BYTES = 65_536
@@ -45,11 +53,17 @@ def run_folder(name: str) -> Path:
     return runs_folder() / name
 
 
+def is_launched(folder: Path) -> bool:
+    """Whether the app keeps the run in `folder` as one that it started."""
+    return (folder / _LAUNCH).is_file() and folder.parent.resolve() == runs_folder().resolve()
+
+
 @dataclass(frozen=True)
 class Run:
     """One run as its folder shows it.
 
     Attributes:
+        name: its folder's, or where it lies in the folder that was searched.
         state: `running`, `finished`, `stopped` (by request, can be resumed), `failed`, or `unreadable` (its run.json is
             damaged, or of another version).
         metrics: rows of metrics.jsonl, each with its `step`.
@@ -65,9 +79,18 @@ class Run:
     standing: Standing | None = None
 
     @property
+    def launched(self) -> bool:
+        """Whether the app started it, and may stop, resume and remove it."""
+        return is_launched(self.folder)
+
+    @property
     def resumable(self) -> bool:
         """Whether it can go on: from its last checkpoint, or, before there is one, with the shards that are there."""
-        return self.state in ("stopped", "failed")
+        return self.launched and self.state in ("stopped", "failed")
+
+    def config(self) -> Config:
+        """What it was begun with; raises `ConfigError` where its folder does not tell."""
+        return load(self.folder / _LAUNCH) if self.launched else read_config(self.folder)
 
     def log(self) -> str:
         """The end of what the process printed, progress bars in their last state."""
@@ -95,75 +118,38 @@ def launch(name: str, config: Config, *, resume: bool = False) -> Run:
         raise TrainingError(f"there is a run {name!r} already; choose another name")
     try:
         folder.mkdir(parents=True, exist_ok=resume)
-        with atomic_path(folder / "launch.yaml") as temporary:
+        with atomic_path(folder / _LAUNCH) as temporary:
             temporary.write_text(dump(config.model_copy(update={"output": folder})), encoding="utf-8")
         saved = resume and latest(folder / "checkpoints") is not None
-        command = [sys.executable, "-m", "training", "train", str(folder / "launch.yaml"), *(["--resume"] * saved)]
+        command = [sys.executable, "-m", "training", "train", str(folder / _LAUNCH), *(["--resume"] * saved)]
         with (folder / "log.txt").open("ab") as log:
             process = subprocess.Popen(  # noqa: S603  # a list, never a shell
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
-        write_json(folder / "process.json", FORMAT, VERSION, {"pid": process.pid, "born": _born(process.pid)})
+        write_process(folder, of_pid(process.pid))
     except OSError as error:
         raise TrainingError(f"cannot start the run {name!r}: {error.strerror or error}") from error
     return read_run(folder)
 
 
-def _born(pid: int) -> str | None:
-    """When a process started, as the system counts it; None if it does not run (a zombie has ended too)."""
-    with suppress(OSError):
-        os.waitpid(pid, os.WNOHANG)  # a child of this process that has ended goes away
-    try:
-        after_name = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()
-        return None if after_name[0] == "Z" else after_name[19]
-    except (OSError, IndexError):
-        if Path("/proc/self/stat").exists():
-            return None
-    try:  # systems without /proc: that the number is in use must do
-        os.kill(pid, 0)
-    except OSError:
-        return None
-    return "unknown"
-
-
-@dataclass(frozen=True)
-class _Process:
-    """What process.json says of the last process of a run; `told`: whether it was asked to end."""
-
-    pid: int
-    born: str
-    told: bool
-
-    @property
-    def runs(self) -> bool:
-        # Numbers of 0 and below stand for groups of processes.
-        return 0 < self.pid < 1 << 31 and bool(self.born) and _born(self.pid) == self.born
-
-
-def _process(folder: Path) -> _Process | None:
-    try:
-        value = read_json(folder / "process.json", FORMAT, VERSION)
-        return _Process(int(value["pid"]), value["born"], bool(value.get("told")))
-    except (OSError, SealError, ValueError, ArithmeticError, KeyError, TypeError):
-        return None
-
-
 def stop(run: Run) -> None:
     """Ask a running process to end: in training it saves first, before that there is nothing to save."""
-    process = _process(run.folder)
+    process = read_process(run.folder)
     if process is not None and process.runs:
         with suppress(OSError):  # a full disk is no reason to go on
-            write_json(run.folder / "process.json", FORMAT, VERSION, {**asdict(process), "told": True})
+            write_process(run.folder, replace(process, told=True))
         os.kill(process.pid, signal.SIGTERM)
 
 
 def remove(run: Run) -> None:
-    """Remove the folder of a run that was stopped or has failed.
+    """Remove the folder of a run of the app's that was stopped or has failed.
 
     Raises:
-        TrainingError: it runs or has finished, or its folder cannot be removed.
+        TrainingError: it runs or has finished, was not launched by the app, or its folder cannot be removed.
     """
     state = read_run(run.folder).state
+    if not is_launched(run.folder):
+        raise TrainingError(f"the run in {run.folder} was not started by the app, which does not remove it")
     if state not in ("stopped", "failed"):
         raise TrainingError(f"the run {run.name!r} is {state}; only those that were stopped or failed are removed here")
     try:
@@ -172,11 +158,11 @@ def remove(run: Run) -> None:
         raise TrainingError(f"cannot remove {run.folder}: {error.strerror or error}") from error
 
 
-def read_run(folder: Path) -> Run:
-    """A run as its folder shows it now."""
-    metrics = _metrics(folder / "metrics.jsonl")
+def read_run(folder: Path, name: str = "") -> Run:
+    """A run as its folder shows it now, called `name`, or else as its folder is."""
+    metrics = _metrics(folder / _METRICS)
     result: dict[str, Any] = {}
-    process = _process(folder)
+    process = read_process(folder)
     ended = any("train_runtime" in row for row in metrics[-3:])  # the Trainer came to its own end
     state = "stopped" if ended or (process is not None and process.told) else "failed"
     if (folder / RESULT).is_file():
@@ -184,8 +170,16 @@ def read_run(folder: Path) -> Run:
             result, state = read_result(folder), "finished"
         except TrainingError:
             state = "unreadable"
+    elif process is not None and not process.here and not ended and process.born and _is_fresh(folder):
+        state = "running"
     state = "running" if process is not None and process.runs else state
-    return Run(folder.name, folder, state, metrics, result, read_standing(folder))
+    return Run(name or folder.name, folder, state, metrics, result, read_standing(folder))
+
+
+def _is_fresh(folder: Path) -> bool:
+    """Whether something was written down of the run lately."""
+    times = [path.stat().st_mtime for path in (folder / PROGRESS, folder / _METRICS) if path.exists()]
+    return max(times, default=0.0) > time.time() - _SILENCE
 
 
 def read_result(folder: Path) -> dict[str, Any]:
@@ -200,11 +194,12 @@ def read_result(folder: Path) -> dict[str, Any]:
 
 
 def read_config(folder: Path, changes: Sequence[str] = ()) -> Config:
-    """The config of a run with `changes` made to it: its relative paths are from where the run was begun, which
-    versions.json tells, those of `changes` from here. Raises `ConfigError`."""
-    value = json.loads(load(folder / "config.yaml", training=False).model_dump_json())
+    """The config of a run with `changes` made to it, `folder` its output: its relative paths are from where the run was
+    begun, which versions.json tells, those of `changes` from here. Raises `ConfigError`."""
+    value = json.loads(load(folder / CONFIG, training=False).model_dump_json())
+    value["output"] = str(folder)
     with suppress(OSError, SealError, KeyError, TypeError):
-        began = Path(read_json(folder / "versions.json", FORMAT, VERSION)["folder"])
+        began = Path(read_json(folder / VERSIONS, FORMAT, VERSION)["folder"])
 
         def found(name: str) -> str:
             path = began / expanded(name)
@@ -213,10 +208,14 @@ def read_config(folder: Path, changes: Sequence[str] = ()) -> Config:
         value["target"] = found(value["target"])
         for source in value["sources"]:
             source["model"] = found(source["model"])
-        value["corpus"]["files"] = [found(name) for name in value["corpus"]["files"]]
+        corpus = value["corpus"]
+        corpus["files"] = [found(name) for name in corpus["files"]]
+        if corpus["hub"]:
+            corpus["hub"]["name"] = found(corpus["hub"]["name"])
+        value["data"] = value["data"] and found(value["data"])
     for change in changes:
         apply_change(value, change)
-    return parse(value, str(folder / "config.yaml"), training=False)
+    return parse(value, str(folder / CONFIG), training=False)
 
 
 def texts_of(folder: Path) -> dict[str, str]:
@@ -232,33 +231,39 @@ def models_of(folder: Path) -> dict[str, str]:
 
 def _began_with(folder: Path, what: str) -> dict[str, str]:
     try:
-        return dict(read_json(folder / "versions.json", FORMAT, VERSION)[what])
+        return dict(read_json(folder / VERSIONS, FORMAT, VERSION)[what])
     except (OSError, SealError, KeyError, TypeError, ValueError):
         return {}
 
 
 def _metrics(path: Path) -> list[dict[str, Any]]:
     """The rows that are whole: numbers by name, each with its step."""
-    rows = []
     try:
-        lines = path.read_bytes().splitlines()
+        state = path.stat()
+        return list(_rows(path, state.st_mtime_ns, state.st_size))
     except OSError:
         return []
-    for line in lines:
+
+
+@functools.lru_cache(maxsize=256)
+def _rows(path: Path, _changed: int, _size: int) -> tuple[dict[str, Any], ...]:
+    """Those of a file in one state of it: whoever watches many runs asks for them every other second."""
+    rows = []
+    for line in path.read_bytes().splitlines():
         try:
             row = json.loads(line)
         except ValueError:  # the last line is being written
             continue
         if isinstance(row, dict) and isinstance(row.get("step"), int):
             rows.append({name: value for name, value in row.items() if isinstance(value, int | float)})
-    return rows
+    return tuple(rows)
 
 
 def list_runs() -> list[Run]:
     """All of the app's runs, the newest first."""
     try:
         named = [path for path in runs_folder().iterdir() if _NAME.match(path.name)]
-        times = [((path / "launch.yaml").stat().st_mtime, path) for path in named if (path / "launch.yaml").is_file()]
+        times = [((path / _LAUNCH).stat().st_mtime, path) for path in named if (path / _LAUNCH).is_file()]
     except OSError:
         return []
     return [read_run(path) for _, path in sorted(times, reverse=True)]

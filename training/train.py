@@ -33,9 +33,10 @@ from training.evaluate import DTYPE, score
 from training.guards import alone, failures_told, refusals_told
 from training.merging import merge_weights
 from training.precision import INSTEAD, lacks_bfloat16
+from training.processes import FORMAT, VERSION, at_work
 from training.progress import Journal
 from training.resuming import check_models, check_same, check_texts, restore_patience
-from training.runs import FORMAT, RESULT, VERSION, read_result
+from training.runs import CONFIG, RESULT, VERSIONS, read_result
 from training.saving import gather_on_saving, save_whole
 from training.splits import NO_VALIDATION, Splits, split_corpus
 from training.trainer import Before, FusionTrainer, Record
@@ -56,7 +57,7 @@ def train(config: Config, *, resume: bool = False, say: Say = print, engine: Eng
             memory or disk do not suffice.
         ConfigError, ModelError, TextError, DistributionError: what the config asks for cannot be had.
     """
-    with alone(config.output), failures_told(config.output):
+    with alone(config.output), failures_told(config.output), at_work(config.output):
         return _train(config, resume, say, engine)
 
 
@@ -66,7 +67,7 @@ def _train(config: Config, resume: bool, say: Say, engine: Engine | None) -> dic
         raise TrainingError(f"{folder} holds a finished run; give another output (--set output=...), or remove it")
     checkpoint = latest(folder / "checkpoints")
     if resume and checkpoint is None:
-        if not (folder / "data").exists() and not (folder / "config.yaml").exists():
+        if not (folder / "data").exists() and not (folder / CONFIG).exists():
             raise TrainingError(f"{folder} holds no run to go on with; run without --resume")
         say("no checkpoint was saved yet: the run begins at its first step, with the data that are there")
         resume = False
@@ -118,8 +119,8 @@ def _train(config: Config, resume: bool, say: Say, engine: Engine | None) -> dic
             spent = rewind(folder)
         else:
             _forget(folder)
-        _write(folder / "config.yaml", dump(config))
-        write_json(folder / "versions.json", FORMAT, VERSION, _versions(config, splits))
+        _write(folder / CONFIG, dump(config))
+        write_json(folder / VERSIONS, FORMAT, VERSION, _versions(config, splits))
     transformers.set_seed(arguments.seed)
     # Training keeps full-precision weights; 'bf16: true' under training mixes precisions.
     place = "cpu" if _sharded() else device  # who shards a model moves it
@@ -213,8 +214,8 @@ def _without_training(config: Config, say: Say) -> None:
         "steps": 0,
         "finished": True,
     }
-    _write(folder / "config.yaml", dump(config))
-    write_json(folder / "versions.json", FORMAT, VERSION, _versions(config, splits))
+    _write(folder / CONFIG, dump(config))
+    write_json(folder / VERSIONS, FORMAT, VERSION, _versions(config, splits))
     write_json(folder / RESULT, FORMAT, VERSION, result)
     say(f"{config.kind}: {folder}")
 

@@ -14,6 +14,7 @@ from playwright.sync_api import Page, expect
 
 from fusion_core.sealed import write_json
 from tests.support import tiny
+from tests.support.launch import launched
 from tests.support.page import settled
 from training import runs
 from training.progress import Journal, Standing
@@ -74,6 +75,36 @@ def test_from_the_form_to_a_finished_model(address: str, page: Page, shoot: Shoo
     page.get_by_role("link", name="Training").click()
     page.get_by_role("button", name="Open in Alignment").click(timeout=60_000)
     expect(page.get_by_role("textbox", name="Your text")).to_contain_text("lazy dogs", timeout=60_000)
+
+
+def test_a_run_of_the_command_line_is_shown_and_its_texts_open(
+    address: str, page: Page, shoot: Shoot, workspace_folder: Path
+) -> None:
+    folder = workspace_folder / "by-hand"
+    folder.mkdir()
+    kinds = ("byte-bpe", "metaspace-bpe")
+    source, target = (str(tiny.save_model(folder / kind, kind, n)) for n, kind in enumerate(kinds))
+    text = folder / "lines.txt"
+    text.write_text("\n".join(f"the quick brown fox jumps over {n} lazy dogs" for n in range(20)), encoding="utf-8")
+    config = {
+        "target": target,
+        "sources": [{"model": source}],
+        "corpus": {"files": [str(text)], "paragraphs": True, "validation": 0.2, "held_out": 0.2},
+        "teach": {"top_k": 8, "device": "cpu"},
+        "training": {"max_steps": 4, "use_cpu": True, "logging_steps": 1},
+        "output": str(folder / "runs" / "one"),
+    }
+    file = folder / "config.yaml"
+    file.write_text(yaml.safe_dump(config), encoding="utf-8")
+    launched("training", "train", file)
+    page.goto(f"{address}/training?train_picked=by-hand/runs/one&texts_of=by-hand/runs/one")
+    expect(page.get_by_text("by-hand/runs/one: finished")).to_be_visible(timeout=60_000)
+    expect(page.get_by_text("started on the command line")).to_be_visible()
+    expect(page.locator(".js-plotly-plot").first).to_be_visible()
+    expect(page.get_by_role("button", name="Stop")).to_have_count(0)
+    shoot(page, "training-by-hand")
+    page.get_by_role("button", name="Open in Distributions").click(timeout=60_000)
+    expect(page.get_by_text("What comes next?")).to_be_visible(timeout=120_000)
 
 
 def test_what_cannot_be_trained_is_not_launched_and_what_failed_can_be_removed(

@@ -1,0 +1,89 @@
+"""Runs of the command line and of other machines are found, and their folders tell how they stand."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fusion_core import TrainingError
+from training import runs
+from training.finding import find_runs
+from training.processes import at_work, of_pid, read_process, write_process
+
+
+@pytest.fixture(autouse=True)
+def _workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FUSESCOPE_WORKSPACE", str(tmp_path / "workspace"))
+
+
+def _run(folder: Path, *more: str, age: float = 0.0) -> Path:
+    folder.mkdir(parents=True)
+    for name in ("config.yaml", "versions.json", *more):
+        (folder / name).write_text("target: a\ncorpus: {name: stdlib-code}\noutput: gone\n", encoding="utf-8")
+        os.utime(folder / name, (time.time() - age, time.time() - age))
+    return folder
+
+
+def test_runs_are_found_by_where_they_lie_the_newest_first(tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    _run(here / "sweep" / "clm" / "only,seed=0", age=30)
+    _run(here / "alone", age=20)
+    _run(there / "alone", age=40)
+    _run(here / ".hidden" / "x")
+    _run(here / "a" / "b" / "c" / "d" / "e")
+    _run(here / "alone" / "inside")  # a run holds no other
+    (here / "loop").symlink_to(here)
+    found = find_runs([here, there, here])
+    assert list(found) == ["./alone", "sweep/clm/only,seed=0", str(there / "alone")]
+    assert list(find_runs([here / "alone"])) == [str(here / "alone")]
+    assert list(find_runs([here], most=1)) == ["./alone"]
+    assert find_runs([tmp_path / "nowhere"]) == {}
+
+
+def test_what_the_app_launched_is_its_own_and_nothing_else_is(tmp_path: Path) -> None:
+    _run(runs.run_folder("mine"), "launch.yaml")
+    _run(runs.run_folder("by-hand"))
+    elsewhere = _run(tmp_path / "elsewhere", "launch.yaml")
+    assert list(find_runs([tmp_path / "workspace"])) == ["runs/by-hand"]
+    assert runs.read_run(runs.run_folder("mine")).resumable
+    for folder in (runs.run_folder("by-hand"), elsewhere):
+        run = runs.read_run(folder)
+        assert run.state == "failed" and not run.launched and not run.resumable
+        assert run.config().output == folder
+        with pytest.raises(TrainingError, match="not started by the app"):
+            runs.remove(run)
+        assert folder.exists()
+
+
+def test_a_run_is_running_while_its_process_is_at_work(tmp_path: Path) -> None:
+    folder = _run(tmp_path / "run")
+    with pytest.raises(ZeroDivisionError), at_work(folder):
+        assert runs.read_run(folder, "x/run").state == "running"
+        raise ZeroDivisionError
+    assert runs.read_run(folder).state == "failed"  # although this process goes on
+    write_process(folder, replace(of_pid(os.getpid()), told=True))  # by who launched it, and then stopped it
+    with at_work(folder):
+        assert runs.read_run(folder).state == "running"
+    assert runs.read_run(folder).state == "stopped"
+
+
+def test_the_first_of_several_processes_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    with at_work(tmp_path):
+        assert read_process(tmp_path) is None
+
+
+def test_another_machines_run_is_running_as_long_as_it_writes(tmp_path: Path) -> None:
+    folder = _run(tmp_path / "run")
+    write_process(folder, replace(of_pid(os.getpid()), host="another-machine"))
+    assert runs.read_run(folder).state == "failed"
+    (folder / "progress.json").write_text("{}", encoding="utf-8")
+    run = runs.read_run(folder)
+    assert run.state == "running"
+    runs.stop(run)  # no process of this machine is meant
+    os.utime(folder / "progress.json", (time.time() - 3600, time.time() - 3600))
+    assert runs.read_run(folder).state == "failed"
