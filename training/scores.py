@@ -51,30 +51,43 @@ def run_scores(
         ConfigError: as `score_ensemble`.
         ModelError, TokenizerError: the run's model or tokenizer cannot be loaded.
     """
-    ensemble = config.kind == "ensemble"
-    tokenizer = load_tokenizer(config.target)  # the one that the model's probabilities are about
-    if ensemble:
+    path = _place(folder, config, documents, None)
+    with suppress(SealError):
+        return _read(path, documents)
+    if config.kind == "ensemble":
+        found = score_ensemble(config, documents, progress)
+    else:
+        tokenizer = load_tokenizer(config.target)  # the one that the model's probabilities are about
+        found = score(load_model(str(folder / "model"), dtype=DTYPE, tokenizer=tokenizer), documents, progress)
+    if found:
+        with suppress(OSError):
+            _write(path, found)
+    return found
+
+
+def kept_scores(folder: Path, config: Config, documents: Sequence[Document], weights: str) -> list[Score] | None:
+    """What `run_scores` kept of the run's model when its `weights_identity` was `weights`, whether or not it is still
+    there; None if nothing was, or not of these documents."""
+    try:
+        return _read(_place(folder, config, documents, weights), documents)
+    except SealError:
+        return None
+
+
+def _place(folder: Path, config: Config, documents: Sequence[Document], weights: str | None) -> Path:
+    tokenizer = load_tokenizer(config.target)
+    if config.kind == "ensemble":
         models = [config.target, *(source.model for source in config.sources)]
+        identities = "\n".join(map(weights_identity, models))
         dtype = config.teach.dtype or DTYPE
         sides = [load_tokenizer(source.model).fingerprint for source in config.sources]
         chosen = config.model_dump_json(include={"target", "sources", "fusion", "teach"})
         settings = digest(chosen, str(REVISION), *sides)
     else:
-        models, dtype, settings = [str(folder / "model")], DTYPE, ""
-    identities = "\n".join(map(weights_identity, models))
+        identities, dtype, settings = weights or weights_identity(str(folder / "model")), DTYPE, ""
     begins = str(tokenizer.adds_bos)
     key = digest(tokenizer.fingerprint, begins, identities, dtype, settings, *(one.text for one in documents))
-    path = folder / "scores" / f"{key[:16]}.parquet"
-    with suppress(SealError):
-        return _read(path, documents)
-    if ensemble:
-        found = score_ensemble(config, documents, progress)
-    else:
-        found = score(load_model(models[0], dtype=dtype, tokenizer=tokenizer), documents, progress)
-    if found:
-        with suppress(OSError):
-            _write(path, found)
-    return found
+    return folder / "scores" / f"{key[:16]}.parquet"
 
 
 def _write(path: Path, scores: Sequence[Score]) -> None:

@@ -99,6 +99,38 @@ def test_each_methods_best_setting_is_judged_and_a_rerun_trains_nothing(
     }
 
 
+def test_models_that_are_not_kept_are_not_trained_again_to_be_judged(
+    tmp_path: Path, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = replace(sweep, seeds=[0, 1], keep_models=False)
+    found = run(sweep, quiet)
+    assert not list((tmp_path / "sweep").glob("*/*/model"))
+    whole, made = training.train.train, []
+
+    def counted(config: Any, **options: Any) -> dict[str, Any]:
+        made.append(config.output.parent.name)
+        return whole(config, **options)
+
+    monkeypatch.setattr(training.train, "train", counted)
+    assert run(sweep, quiet) == found and made == []
+    # What was not measured before cannot be, without the model.
+    shutil.rmtree(next((tmp_path / "sweep" / "clm").glob("*seed=1")) / "scores")
+    again = run(sweep, quiet)
+    assert made == ["clm"]
+    assert [row["held_out"] for row in again["rows"]] == [row["held_out"] for row in found["rows"]]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [({"seed": [1]}, "no field 'seed', did you mean 'seeds'"), ({"keep_models": "no"}, "true or false")],
+)
+def test_a_wrong_field_of_a_sweep_is_named(tmp_path: Path, sweep: Sweep, change: dict[str, Any], says: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(yaml.safe_dump({"config": sweep.config, "methods": {"clm": {}}, **change}), encoding="utf-8")
+    with pytest.raises(ConfigError, match=says):
+        read_sweep(path)
+
+
 @pytest.mark.parametrize("name", ["../../victim", "a/b", "..", "before training", ""])
 def test_a_method_cannot_name_a_folder_elsewhere(tmp_path: Path, sweep: Sweep, name: str) -> None:
     """What is in a run's folder is removed where it was interrupted."""

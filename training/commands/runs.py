@@ -131,8 +131,9 @@ def sweep(
     """Train several methods on the same data, each in every setting of a grid, and compare each one's best.
 
     FILE holds 'config' (what all share), 'methods' (by name the changes that make it, as for --set), 'grid' (by field
-    the values to choose from) and 'seeds'. Each method's best setting is chosen on validation and judged on held-out
-    documents, paired with the first method. What is trained already is not trained again; results.json holds all.
+    the values to choose from), 'seeds', and 'keep_models' (false removes each that has been judged). Each method's
+    best setting is chosen on validation and judged on held-out documents, paired with the first method. What is trained
+    already is not trained again; results.json holds all.
     """
     from fusion_core.models import require_torch
     from training.sweep import read_sweep, run

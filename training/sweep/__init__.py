@@ -13,8 +13,8 @@ from training.evaluate import DTYPE, Score, score
 from training.guards import alone
 from training.splits import split_corpus
 from training.sweep import judge
-from training.sweep.plan import Sweep, read_sweep, value_of
-from training.sweep.search import FORMAT, VERSION, Search
+from training.sweep.plan import BEFORE, Sweep, read_sweep, value_of
+from training.sweep.search import FORMAT, VERSION, Search, forget
 
 __all__ = ["Sweep", "read_sweep", "run"]
 
@@ -40,14 +40,17 @@ def run(sweep: Sweep, say: Say) -> dict[str, list[dict[str, Any]]]:
                 f"a sweep chooses on validation documents and judges on held-out ones, and there are "
                 f"{len(splits.validation)} and {len(splits.held_out)}; see corpus.validation and corpus.held_out"
             )
-        search = Search(sweep, say)
+        search = Search(sweep, splits.held_out, say)
         found: dict[str, list[dict[str, Any]]] = {"rows": [], "over_seeds": []}
         read: list[judge.Scores] = []
         before: list[Score] = []
         for seed in sweep.seeds:
             chosen = {method: search.best(method, seed) for method in sweep.methods}
             before = before or score(load_model(str(sweep.config["target"]), dtype=DTYPE), splits.held_out)
-            read.append(judge.read(chosen, splits.held_out, before))
+            read.append({**{method: search.scores(one) for method, one in chosen.items()}, BEFORE: before})
+            if not sweep.keep_models:
+                for one in chosen.values():
+                    forget(one)
             found["rows"] += judge.rows(read[-1], chosen, seed, say)
             if len(read) > 1:
                 found["over_seeds"] = judge.rows_over(read, sweep.seeds[: len(read)], say)

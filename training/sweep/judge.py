@@ -7,21 +7,13 @@ import platform
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-from training.corpus import Document
 from training.data import Say
 from training.evaluate import Score, table
-from training.scores import run_scores
 from training.sweep.plan import BEFORE
 from training.sweep.search import Chosen
 
 # Of one seed, by method.
 Scores: TypeAlias = Mapping[str, Sequence[Score]]
-
-
-def read(chosen: Mapping[str, Chosen], held_out: Sequence[Document], before: Sequence[Score]) -> Scores:
-    """The held-out scores of each method's best run; `before` are those of the target before training."""
-    found = {method: run_scores(one.config.output, one.config, held_out) for method, one in chosen.items()}
-    return {**found, BEFORE: before}
 
 
 def rows(scores: Scores, chosen: Mapping[str, Chosen], seed: int, say: Say) -> list[dict[str, Any]]:

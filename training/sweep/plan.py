@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import json
 import re
@@ -19,6 +20,7 @@ from training.config import apply_change, parse
 
 # What the results call the target as it was.
 BEFORE = "before training"
+_FIELDS = {"config", "methods", "grid", "fixed", "seeds", "keep_models"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
@@ -32,6 +34,7 @@ class Sweep:
         grid: by field the values to choose from on validation.
         fixed: by method the fields of the grid that say nothing for it, such as lam for CLM alone.
         seeds: each is a run of its own of every method's best setting.
+        keep_models: whether the models of the best settings stay once they have been judged.
     """
 
     config: dict[str, Any]
@@ -39,6 +42,7 @@ class Sweep:
     grid: dict[str, list[Any]]
     fixed: dict[str, list[str]]
     seeds: list[int]
+    keep_models: bool = True
 
     @property
     def root(self) -> Path:
@@ -55,6 +59,7 @@ def read_sweep(path: Path, changes: Sequence[str] = ()) -> Sweep:
         grid = {str(name): list(values) for name, values in (value.get("grid") or {}).items()}
         fixed = {str(name): list(fields) for name, fields in (value.get("fixed") or {}).items()}
         seeds = [int(seed) for seed in value.get("seeds", [0])]
+        keep_models = value.get("keep_models", True)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
     except (yaml.YAMLError, TypeError, KeyError, ValueError, AttributeError, RecursionError) as error:
@@ -69,6 +74,12 @@ def read_sweep(path: Path, changes: Sequence[str] = ()) -> Sweep:
         raise ConfigError(f"{path}: {bad[0]!r} cannot name a method; take letters, digits and any of . _ + -")
     if not methods or not seeds:
         raise ConfigError(f"{path}: a sweep needs at least one method and one seed")
+    if not isinstance(keep_models, bool):
+        raise ConfigError(f"{path}: keep_models is true or false, not {keep_models!r}")
+    if unknown := sorted(map(str, value.keys() - _FIELDS)):
+        near = difflib.get_close_matches(unknown[0], _FIELDS, 1)
+        hint = f", did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"{path}: a sweep has no field {unknown[0]!r}{hint}")
     if len(set(seeds)) < len(seeds):
         raise ConfigError(f"{path}: a seed is named twice in {seeds}")
     if empty := [name for name, values in grid.items() if not values]:
@@ -79,7 +90,7 @@ def read_sweep(path: Path, changes: Sequence[str] = ()) -> Sweep:
                 f"{path}: 'fixed' holds {name}: {fields}, and is of methods ({', '.join(methods)}) and of fields of "
                 f"the grid ({', '.join(grid) or 'none'})"
             )
-    sweep = Sweep(config, methods, grid, fixed, seeds)
+    sweep = Sweep(config, methods, grid, fixed, seeds, keep_models)
     for name in sweep.methods:  # all of them are looked at before the first one runs
         for setting in settings_of(sweep, name):
             parse(value_of(sweep, name, setting, max(seeds)), f"{path}, {name}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,10 @@ from fusion_core.models import weights_identity
 from fusion_core.sealed import SealError, read_json, write_json
 from fusion_core.workspace import digest
 from training.config import Config, parse
+from training.corpus import Document
 from training.data import Say
+from training.evaluate import Score
+from training.scores import kept_scores, run_scores
 from training.splits import split_corpus
 from training.sweep.plan import Sweep, settings_of, value_of
 
@@ -37,8 +40,8 @@ class Chosen:
 class Search:
     """The trials of a sweep; raises `TrainingError` where those on disk cannot be read."""
 
-    def __init__(self, sweep: Sweep, say: Say) -> None:
-        self._sweep, self._say = sweep, say
+    def __init__(self, sweep: Sweep, held_out: Sequence[Document], say: Say) -> None:
+        self._sweep, self._held_out, self._say = sweep, held_out, say
         self._path = sweep.root / _TRIALS
         self._settled: dict[str, Mapping[str, Any]] = {}  # by method, with the first seed
         self._trials = read_trials(self._path) if self._path.is_file() else {}
@@ -59,19 +62,34 @@ class Search:
             bits = made.trial["validation_after"]
             if bits is not None and (found is None or bits < found[0]):
                 if found is not None:
-                    _forget(found[1])
+                    forget(found[1])
                 found = (bits, made)
             else:
-                _forget(made)
+                forget(made)
         if found is None:
             raise TrainingError(f"every setting of {method!r} diverged; try a lower learning rate")
         chosen = found[1]
-        gone = not (chosen.config.output / "model").is_dir()  # it lost to a setting that the grid no longer has
-        if gone and chosen.config.kind != "ensemble":
+        if not self._can_be_judged(
+            chosen
+        ):  # it lost to a setting that the grid no longer has, or its model was removed
             chosen = self._trained(method, chosen.setting, seed, anew=True)
         if seed == self._sweep.seeds[0]:
             self._settled[method] = chosen.setting
         return chosen
+
+    def scores(self, chosen: Chosen) -> list[Score]:
+        """How it does on the held-out documents: as was measured before, where its model was removed since."""
+        return self._kept(chosen) or run_scores(chosen.config.output, chosen.config, self._held_out)
+
+    def _can_be_judged(self, chosen: Chosen) -> bool:
+        there = chosen.config.kind == "ensemble" or (chosen.config.output / "model").is_dir()
+        return there or self._kept(chosen) is not None
+
+    def _kept(self, chosen: Chosen) -> list[Score] | None:
+        weights = chosen.trial.get("weights")
+        if not isinstance(weights, str):
+            return None
+        return kept_scores(chosen.config.output, chosen.config, self._held_out, weights)
 
     def _trained(self, method: str, setting: Mapping[str, Any], seed: int, *, anew: bool = False) -> Chosen:
         from training.train import train
@@ -90,7 +108,10 @@ class Search:
                 made = {"validation_after": None, "finished": True}
             if not made["finished"]:
                 raise TrainingError(f"stopped in {key}; the same command makes that run anew and goes on from there")
-            self._trials[key] = {**made, "config": asked}
+            weights = weights_identity(
+                str(config.output / "model")
+            )  # for when the model is gone and its scores are not
+            self._trials[key] = {**made, "config": asked, "weights": weights}
             write_json(self._path, FORMAT, VERSION, {"trials": self._trials})
         shutil.rmtree(config.output / "checkpoints", ignore_errors=True)
         bits = self._trials[key]["validation_after"]
@@ -106,7 +127,8 @@ def read_trials(path: Path) -> dict[str, dict[str, Any]]:
         raise TrainingError(f"cannot go on with {path.parent}: {error}; remove it, or give another output") from error
 
 
-def _forget(one: Chosen) -> None:
+def forget(one: Chosen) -> None:
+    """Remove its model, which takes room."""
     shutil.rmtree(one.config.output / "model", ignore_errors=True)
 
 
