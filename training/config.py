@@ -34,13 +34,13 @@ VERSION = 1
 # Arguments of the Trainer that would write a token down.
 SECRETS = ("hub_token", "push_to_hub_token")
 # Arguments of the Trainer that its own loss heeds and ours does not.
-_WITHOUT_EFFECT = {
+WITHOUT_EFFECT = {
     "label_smoothing_factor": "the loss is that of 'loss:', whose fused distribution smooths the labels",
     "resume_from_checkpoint": "say --resume, which goes on from the run's own last checkpoint",
 }
 # Least and greatest values of the Trainer's arguments that it takes as they are, and fails with after the data has been
 # made.
-_LEAST = {
+LEAST = {
     "per_device_train_batch_size": 1,
     "gradient_accumulation_steps": 1,
     "num_train_epochs": 0,
@@ -52,7 +52,7 @@ _LEAST = {
     "dataloader_num_workers": 0,
     "save_total_limit": 1,
 }
-_MOST = {"seed": 2**32 - 1, "data_seed": 2**32 - 1}
+MOST = {"seed": 2**32 - 1, "data_seed": 2**32 - 1}
 # The Trainer's arguments where a config says nothing.
 DEFAULTS: dict[str, Any] = {
     "logging_steps": 10,
@@ -100,6 +100,7 @@ class Source(_Section):
         description="How it is carried to the target's tokens: a transfer method, or published-hard, "
         "published-soft (FuseLLM) or published-ot (PTA-LLM) for the published code as it is, on the most probable half "
         "of the entries kept.",
+        json_schema_extra={"enum": [*METHODS, *PUBLISHED]},
     )
 
     @field_validator("method")
@@ -120,7 +121,11 @@ class HubSection(_Section):
 class CorpusSection(_Section):
     """Texts, and which of them are kept apart."""
 
-    name: str | None = Field(None, description=f"A corpus that is always there: {', '.join(CORPORA)}.")
+    name: str | None = Field(
+        None,
+        description=f"A corpus that is always there: {', '.join(CORPORA)}.",
+        json_schema_extra={"anyOf": [{"enum": list(CORPORA)}, {"type": "null"}]},
+    )
     files: list[_Place] = Field(
         [],
         description="Text files, or .jsonl, .ndjson or .parquet with a column 'text' (and 'name': rows of one name are "
@@ -141,6 +146,11 @@ class CorpusSection(_Section):
     validation: float = Field(0.1, ge=0, lt=1, description="Share of documents for validation during training.")
     held_out: float = Field(0.1, ge=0, lt=1, description="Share of documents that only 'fusescope evaluate' reads.")
     paragraphs: bool = Field(False, description="Make every line of a text that is not empty a document of its own.")
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, value: str | None) -> str | None:
+        return value if value is None else _one_of(value, tuple(CORPORA))
 
     @field_validator("part")
     @classmethod
@@ -163,7 +173,7 @@ class TeachSection(_Section):
 class FusionSection(_Section):
     """How several sources become one."""
 
-    rule: str = Field("min_ce", description=f"One of {', '.join(RULES)}.")
+    rule: str = Field("min_ce", description=f"One of {', '.join(RULES)}.", json_schema_extra={"enum": list(RULES)})
     level: Literal["sequence", "token"] = Field("sequence", description="What weights are by: a document or a token.")
     temperature: float = Field(1.0, gt=0, description="Of avg_ce; below 1 is sharper.")
     with_target: bool = Field(False, description="Fuse the target's own distribution too, as one more source.")
@@ -282,8 +292,8 @@ def parse(value: Any, origin: str = "the config", *, training: bool = True) -> C
                     f"{origin}: training.{name}: configs are written into run folders, and a token must not be; "
                     "log in with 'hf auth login', or set HF_TOKEN"
                 )
-            if name in _WITHOUT_EFFECT:
-                raise ConfigError(f"{origin}: training.{name}: has no effect here: {_WITHOUT_EFFECT[name]}")
+            if name in WITHOUT_EFFECT:
+                raise ConfigError(f"{origin}: training.{name}: has no effect here: {WITHOUT_EFFECT[name]}")
             if name not in known:
                 near = difflib.get_close_matches(name, known, 1)
                 hint = f", did you mean {near[0]!r}?" if near else ""
@@ -302,10 +312,10 @@ def _check_numbers(training: dict[str, Any], origin: str) -> None:
             if isinstance(value, str):
                 raise ConfigError(f"{origin}: training.{name}: {value!r} is text, not a number, true or false")
             number = TypeAdapter(types[name]).validate_python(value)
-            if name in _LEAST and number is not None and number < _LEAST[name]:
-                raise ConfigError(f"{origin}: training.{name}: must be {_LEAST[name]} or more, got {value!r}")
-            if name in _MOST and number is not None and number > _MOST[name]:
-                raise ConfigError(f"{origin}: training.{name}: must be {_MOST[name]} at most, got {value!r}")
+            if name in LEAST and number is not None and number < LEAST[name]:
+                raise ConfigError(f"{origin}: training.{name}: must be {LEAST[name]} or more, got {value!r}")
+            if name in MOST and number is not None and number > MOST[name]:
+                raise ConfigError(f"{origin}: training.{name}: must be {MOST[name]} at most, got {value!r}")
         except ValidationError as error:
             raise ConfigError(f"{origin}: training.{name}: {error.errors()[0]['msg']}, got {value!r}") from None
 
@@ -386,11 +396,6 @@ def apply_change(value: dict[str, Any], change: str) -> dict[str, Any]:
 def dump(config: Config) -> str:
     """A config as YAML, from which `load` gets it back."""
     return yaml_text.write(json.loads(config.model_dump_json()))
-
-
-def json_schema() -> dict[str, Any]:
-    """For editors that complete and check YAML."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Config.model_json_schema()}
 
 
 EXAMPLE = """\

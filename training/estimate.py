@@ -24,6 +24,8 @@ _RUNTIME = 900_000_000
 # Bytes of a weight while it is trained in full: itself, its gradient, and AdamW's two means.
 _TRAINED, _KEPT = 16, 4
 _WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}
+# The Trainer's name for keeping a layer's inputs alone, from transformers 5.24 on and before.
+_CHECKPOINTING = ("activation_checkpointing", "gradient_checkpointing")
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,7 @@ def _training(config: Config, size: ModelSize, longest: int) -> int:
     tokens = batch * min(config.max_length, longest)
     # What a block keeps for its gradient: normed and projected states, and the feed-forward part's.
     block = 8 * size.hidden + 4 * size.intermediate
-    layers = 1 if config.training.get("gradient_checkpointing") else size.layers
+    layers = 1 if any(config.training.get(name) for name in _CHECKPOINTING) else size.layers
     kept = tokens * 4 * (layers * block + size.layers * size.hidden)
     logits = tokens * size.width * 4 * 2  # and their gradient
     return _RUNTIME + size.parameters * (_KEPT if config.lora else _TRAINED) + kept + logits

@@ -11,7 +11,8 @@ import yaml
 from fusion_core import ConfigError
 from tests.training.test_cli import fusescope
 from training import yaml_text
-from training.config import EXAMPLE, apply_change, dump, json_schema, load, parse
+from training.config import EXAMPLE, apply_change, dump, load, parse
+from training.schema import json_schema
 
 GOOD = {"target": "a", "corpus": {"name": "stdlib-code"}, "output": "runs/x"}
 
@@ -125,9 +126,45 @@ def test_the_schema_describes_every_field() -> None:
 
     schema = json_schema()
     walk(schema)
-    for section in schema["$defs"].values():
+    ours = [section for name, section in schema["$defs"].items() if name.endswith("Section") or name == "Source"]
+    assert len(ours) == 7
+    for section in ours:
         assert section["description"]
         walk(section)
+
+
+def test_the_schema_takes_what_the_program_takes() -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = json_schema()
+    takes = jsonschema.Draft202012Validator(schema)
+    example = yaml.safe_load(EXAMPLE)
+    assert not list(takes.iter_errors(example))
+    assert set(schema["$defs"]["Source"]["properties"]["method"]["enum"]) > {"byte-exact", "published-ot"}
+    pytest.importorskip("torch")
+    training = schema["properties"]["training"]["properties"]
+    assert training["learning_rate"]["description"] and "hub_token" not in training and "output_dir" not in training
+    for change in (
+        "training.learning_rat=1.0e-4",
+        "training.learning_rate=fast",
+        "training.lr_scheduler_type=cosine",
+        "training.save_strategy=no",
+        "training.max_steps=3",
+        "training.bf16=true",
+        "sources.0.method=byte-exct",
+        "fusion.rule=min",
+        "corpus.name=nothing",
+        "loss.lam=2",
+        "loss.divergence=js",
+        "patience=-1",
+        "lora.r=4",
+    ):
+        value = apply_change(yaml.safe_load(EXAMPLE), change)
+        try:
+            parse(value)
+            taken = True
+        except ConfigError:
+            taken = False
+        assert taken == (not list(takes.iter_errors(value))), change
 
 
 def test_the_commands_print_and_check(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from training.splits import split_corpus
 
 pytest.importorskip("torch")
 from fusion_core.models import load_model, model_size
+from training.config import training_fields
 from training.data import plan, prepare
 from training.estimate import estimate
 from training.train import train
@@ -98,6 +99,8 @@ def test_memory_grows_with_what_needs_it(tmp_path: Path, models: tuple[str, str]
         return estimate(changed, splits).memory["train"]
 
     assert needs(per_device_train_batch_size=64) > needs() > needs(gradient_checkpointing=True)
+    if "activation_checkpointing" in training_fields():  # from transformers 5.24 on
+        assert needs(activation_checkpointing=True) == needs(gradient_checkpointing=True)
     online = estimate(config.model_copy(update={"online": True}), splits)
     assert online.memory["train"] > needs() and online.distributions == 0 and len(online.stages) == 1
     found = estimate(config, splits)

@@ -31,7 +31,8 @@ def config(
 ) -> None:
     """Write and check the file that says what to train on what."""
     from fusion_core.models import require_torch
-    from training.config import EXAMPLE, dump, json_schema, load
+    from training.config import EXAMPLE, dump, load
+    from training.schema import json_schema
 
     if [example, check is not None, schema].count(True) != 1:
         fail("say one of --example, --check FILE and --schema")
