@@ -17,6 +17,9 @@ from streamlit.runtime.scriptrunner import RerunException, get_script_run_ctx
 
 _KEY = "_choices"
 
+# Characters of one value that an address takes: servers refuse those of some ten thousand.
+_LONGEST = 4_000
+
 T = TypeVar("T")
 
 
@@ -49,8 +52,9 @@ class Field:
         return text or None
 
     def write(self, value: Any) -> list[str]:
-        """The texts that `read` takes back."""
-        return [str(one).lower() if self.kind is bool else str(one) for one in (value if self.many else [value])]
+        """The texts that `read` takes back; none where one is too long for an address."""
+        texts = [str(one).lower() if self.kind is bool else str(one) for one in (value if self.many else [value])]
+        return [] if any(len(text) > _LONGEST for text in texts) else texts
 
 
 Fields = Mapping[str, Field]

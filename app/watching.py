@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -14,12 +17,14 @@ import streamlit as st
 from app import paths, run_texts, state
 from app.escape import drawn, plain
 from fusion_core.errors import FusionError
-from training import runs
+from training import runs, yaml_text
 from training.finding import find_runs
 from training.progress import Standing
 
 # Of a run's log, the last ones are shown.
 _LOG_LINES = 12
+# Where the config and the name of a run that another one is to begin from wait for the form.
+BEGUN_FROM = "train_begun_from"
 # What is picked, kept while other pages are shown, and in the address.
 FIELDS = {
     "train_picked": state.Field(many=True),
@@ -146,6 +151,8 @@ def _runs() -> None:
                 st.progress(*_standing(run.standing))
             if run.result:
                 _show_result(run)
+            if st.button("Begin another with its config", key=f"again_{run.name}"):
+                _begin_from(run)
             st.caption(f"Folder: {plain(str(run.folder))}")
             log = run.log()
             if not run.launched:
@@ -158,6 +165,19 @@ def _runs() -> None:
                 st.code(last or "nothing printed yet", language=None, wrap_lines=True)
             if log:
                 st.download_button("Log", log, f"{run.name}.log", on_click="ignore", key=f"log_{run.name}")
+
+
+def _begin_from(run: runs.Run) -> None:
+    """Hand its config to the form above, as YAML, under a name that is free; what it was taught need not be again."""
+    config = run.config()
+    value = json.loads(config.model_dump_json(exclude_defaults=True))
+    del value["output"]  # the new run has its own
+    if not config.online:
+        value.setdefault("data", str(run.folder / "data"))
+    base = re.sub(r"-[0-9]+$", "", re.sub(r"[^A-Za-z0-9._-]+", "-", run.name).strip("-._"))[:56] or "run"
+    name = next(f"{base}-{n}" for n in itertools.count(2) if not (runs.runs_folder() / f"{base}-{n}").exists())
+    st.session_state[BEGUN_FROM] = (yaml_text.write(value), name)
+    st.rerun(scope="app")
 
 
 def _show_controls(run: runs.Run) -> None:

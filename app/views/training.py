@@ -57,6 +57,7 @@ FIELDS = {
     "train_rule": state.Field(options=tuple(RULES)),
     "train_level": state.Field(options=LEVELS),
     "train_own": state.Field(bool),
+    "train_yaml": state.Field(),
     "train_name": state.Field(),
     **watching.FIELDS,
 }
@@ -67,6 +68,8 @@ def _begin() -> None:
     before = {name: state.remembered(name, value) for name, value in _FROM_DISTRIBUTIONS.items()}
     fresh = st.session_state.get("train_from", before) != before
     st.session_state.train_from = before
+    if fresh:
+        st.session_state.pop("train_yaml", None)
     for key, name in (("train_sources", "models"), ("train_target", "target_model"), ("train_method", "strip_method")):
         if fresh:
             st.session_state.pop(key, None)
@@ -178,6 +181,9 @@ def _as_file(text: str) -> str:
 
 
 def _new_run() -> None:
+    if (chosen := st.session_state.pop(watching.BEGUN_FROM, None)) is not None:
+        st.session_state.train_own = True
+        st.session_state.train_yaml, st.session_state.train_name = chosen
     left, right = st.columns([1, 1], gap="large")
     with left:
         st.subheader("A new run")
@@ -193,6 +199,7 @@ def _new_run() -> None:
             text = st.text_area("Config", key="train_yaml", height=420)
             st.session_state.train_edited = (generated, text)
         else:
+            st.session_state.pop("train_yaml", None)  # it would come back in place of a form that was changed since
             text = generated
             st.code(text, language="yaml", height=420)
         st.download_button("Config as YAML", _as_file(text), "config.yaml", on_click="ignore")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import yaml
 from streamlit.testing.v1 import AppTest
@@ -38,3 +40,49 @@ def test_errors_in_parts_that_draw_themselves_anew_are_told_in_words(monkeypatch
     assert not page.exception, page.exception
     told = [error.value.replace("\\", "") for error in page.error]
     assert told == ["the config of *this* run is damaged"] * 2  # of the table of runs, and of their texts
+
+
+PAGE = """
+import streamlit as st
+from app import state
+from app.views import training
+st.session_state["_pages"] = {}
+state.show("training", training.FIELDS, training.render)
+"""
+
+
+def test_another_run_begins_with_the_config_of_one_that_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FUSESCOPE_WORKSPACE", str(tmp_path))
+    first = tmp_path / "runs" / "first"
+    first.mkdir(parents=True)
+    (first / "launch.yaml").write_text(f"{TEXT}\nloss: {{lam: 0.3}}\noutput: {first}\n", encoding="utf-8")
+    page = AppTest.from_string(PAGE, default_timeout=120).run()
+    page.button(key="again_first").click().run()
+    assert not page.exception, page.exception
+    begun = yaml.safe_load(page.text_area(key="train_yaml").value)
+    asked = {name: value for name, value in yaml.safe_load(TEXT).items() if value}
+    assert begun == {**asked, "loss": {"lam": 0.3}, "data": str(first / "data")}
+    assert page.text_input(key="train_name").value == "first-2" and page.toggle(key="train_own").value
+    # It is in the address, and comes back with it.
+    again = AppTest.from_string(PAGE, default_timeout=120)
+    for name in ("train_own", "train_yaml", "train_name"):
+        again.query_params[name] = page.query_params[name]
+    again.run()
+    assert yaml.safe_load(again.text_area(key="train_yaml").value) == begun
+
+
+def test_a_form_that_is_changed_is_not_covered_by_older_text() -> None:
+    page = AppTest.from_string(PAGE, default_timeout=120).run()
+    page.toggle(key="train_own").set_value(True).run()
+    page.text_area(key="train_yaml").set_value("target: mine").run()
+    page.toggle(key="train_own").set_value(False).run()
+    page.toggle(key="train_own").set_value(True).run()
+    assert page.text_area(key="train_yaml").value == "target: mine"  # nothing was changed since
+    page.toggle(key="train_own").set_value(False).run()
+    page.number_input(key="train_batch").set_value(2).run()
+    page.toggle(key="train_own").set_value(True).run()
+    assert "per_device_train_batch_size: 2" in page.text_area(key="train_yaml").value
+    page.text_area(key="train_yaml").set_value("# " + "x" * 5000).run()
+    assert "train_yaml" not in page.query_params  # too long for an address

@@ -53,6 +53,9 @@ def test_from_the_form_to_a_finished_model(address: str, page: Page, shoot: Shoo
     page.get_by_role("button", name="Check").click()
     expect(page.get_by_text("The config is valid.")).to_be_visible(timeout=60_000)
     expect(page.get_by_text("to be done").first).to_be_visible()
+    settled(page)
+    page.reload()  # what was edited is in the address
+    expect(area).to_have_value(re.compile("max_steps: 8"), timeout=60_000)
     page.get_by_role("textbox", name="Name of the run").fill("tiny-run")
     page.get_by_role("textbox", name="Name of the run").press("Enter")
     page.get_by_role("button", name="Launch").click()
