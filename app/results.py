@@ -96,7 +96,7 @@ def model(name: str) -> Model:
 
 
 @st.cache_resource(show_spinner=False)
-def _turn() -> threading.Lock:
+def turn() -> threading.Lock:
     """Held by whoever runs a model: one uses all cores, and several at once take longer than one after the other."""
     return threading.Lock()
 
@@ -114,7 +114,7 @@ def predictions(name: str, text: str, top_k: int) -> Predictions:
         bar.progress(done / max(total, 1), text=f"{plain(name)} reads the text: {done:,} of {total:,} tokens")
 
     def read() -> Predictions:
-        with _turn():
+        with turn():
             return asked.predict(text, top_k=top_k, progress=progress)
 
     try:

@@ -80,7 +80,7 @@ def _begun_elsewhere() -> dict[str, Path]:
     return find_runs(paths.roots())
 
 
-def _list_runs() -> list[runs.Run]:
+def list_shown() -> list[runs.Run]:
     """Those that the app launched, then those of the command line, the newest first."""
     return [*runs.list_runs(), *(runs.read_run(path, name) for name, path in _begun_elsewhere().items())]
 
@@ -102,7 +102,7 @@ def show_runs() -> None:
 
 def _runs() -> None:
     st.subheader("Runs")
-    found = _list_runs()
+    found = list_shown()
     if not found:
         st.info(
             "No runs yet: launch one above. What `fusescope train` and `sweep` make below the folder that the app was "
@@ -230,7 +230,7 @@ def show_texts() -> None:
 
 
 def _texts() -> None:
-    found = _list_runs()
+    found = list_shown()
     if not found:
         return
     st.subheader("What it was trained on")

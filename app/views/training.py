@@ -9,7 +9,7 @@ import streamlit as st
 import yaml
 from rich.filesize import decimal
 
-from app import paths, state, watching
+from app import comparing, paths, state, watching
 from app.escape import plain
 from app.inputs import stop_with
 from fusion_core.errors import ConfigError, FusionError
@@ -230,6 +230,7 @@ def render() -> None:
     try:
         _new_run()
         watching.show_runs()
+        comparing.show()
         watching.show_texts()
     except FusionError as error:
         stop_with(error)

@@ -106,6 +106,12 @@ def test_a_run_of_the_command_line_is_shown_and_its_texts_open(
     expect(page.locator(".js-plotly-plot").first).to_be_visible()
     expect(page.get_by_role("button", name="Stop")).to_have_count(0)
     shoot(page, "training-by-hand")
+    page.get_by_text("With the target before training").click()
+    settled(page)
+    page.get_by_role("button", name="Compare on held-out documents").click()
+    expect(page.get_by_text("5 documents of the first run's corpus")).to_be_visible(timeout=60_000)
+    expect(page.get_by_role("button", name="Comparison as CSV")).to_be_visible()
+    shoot(page, "training-compared")
     page.get_by_role("button", name="Open in Distributions").click(timeout=60_000)
     expect(page.get_by_text("What comes next?")).to_be_visible(timeout=120_000)
 

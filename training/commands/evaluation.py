@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fusion_core.errors import FusionError
 from training.commands.options import Changes, OutputFormat, fail
 from training.console import Format, print_json, print_table, progress
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from training.config import Config
-    from training.corpus import Document
 
 _BITS = ("bits per byte", "low", "high")
 _GAIN = ("difference", "difference low", "difference high")
@@ -51,85 +47,31 @@ def evaluate(
 
     What a run scored is kept in its folder (scores/), so that the same question again takes seconds.
     """
-    from fusion_core.models import load_model
-    from training.evaluate import DTYPE, FEWEST, score, table
+    from training.evaluate import FEWEST
     from training.harness import Harness
-    from training.runs import read_config, read_result
-    from training.scores import run_scores
-    from training.seeds import by_method
-    from training.splits import SPLITS, split_corpus
+    from training.judging import judge, short_names
 
-    if split not in SPLITS:
-        fail(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
-    if len({run.resolve() for run in runs}) < len(runs):
-        fail("a run is named twice: there is no difference to itself")
     if plot is not None and not (plot.absolute().parent.is_dir() and not plot.is_dir()):
         fail(f"--plot {plot} names no file that could be written")
-    for run in runs:
-        read_result(run)
     harness = Harness(tasks, tasks_folder) if tasks else None
-    chosen = read_config(runs[0], changes or ())
-    made = {str(run): read_config(run) for run in runs}
-    groups = by_method(made) if over_seeds else [[label] for label in made]
-    texts = list(getattr(split_corpus(chosen), split))
-    if not texts:
-        fail(f"the split {split!r} is empty; see corpus.{split} in the config")
-    scores = {}
-    if before:
-        with progress(f"{chosen.target} reads {len(texts)} documents") as update:
-            scores[chosen.target] = [score(load_model(chosen.target, dtype=DTYPE), texts, update)]
-    read = {}
-    for label, config in made.items():
-        if split != "train" and (told := _seen(label, config, chosen, texts)):
-            typer.echo(told, err=True)
-        with progress(f"{label} reads {len(texts)} documents") as update:
-            read[label] = run_scores(Path(label), config, texts, update)
-    for group in groups:
-        scores[group[0]] = [read[label] for label in group]
-    frame = table(scores)
+    judged = judge(
+        runs, lambda line: typer.echo(line, err=True), progress, split=split, changes=changes or (),
+        over_seeds=over_seeds, before=before,
+    )  # fmt: skip
+    frame = judged.frame
     if plot is not None:
         from training.comparison import figure, save
 
-        save(figure(frame, scores), plot)
+        save(figure(frame, judged.scores), plot)
     marks = harness.run([run for run in runs if (run / "model").is_dir()]) if harness else []
     if output is Format.json:
         print_json({"runs": frame.to_dict("records"), "tasks": marks} if harness else frame.to_dict("records"))
         return
-    _print(f"{split}, {len(texts)} documents", frame, _short(made))
+    _print(f"{split}, {judged.documents} documents", frame, short_names(runs))
     if frame["documents"].min() < FEWEST:
         typer.echo(f"Of fewer than {FEWEST} documents no interval is given: they say nothing of others.")
     if marks:
         print_table("lm-eval", ["run", "task", "metric", "value"], [list(row.values()) for row in marks])
-
-
-def _seen(run: str, config: Config, chosen: Config, texts: Sequence[Document]) -> str:
-    """What to say where a run was trained on documents that it is to be judged by, or may have been."""
-    from training.runs import texts_of
-    from training.splits import identity_of, split_corpus
-
-    if config.corpus == chosen.corpus:
-        known = texts_of(Path(run))
-        if not known:
-            return f"{run} is of a version that kept nothing to tell its texts by; it may have seen these documents"
-        if identity_of(texts) in known.values():
-            return ""
-        return f"{run}: the corpus has changed since it was trained; it may have seen these documents"
-    try:
-        count = split_corpus(config).trained_on(texts)
-    except FusionError as error:
-        return f"{run} was trained on texts that are not there now ({error}); it may have seen these documents"
-    if count:
-        return f"{run} was trained on {count} of these {len(texts)} documents"
-    apart = config.corpus.paragraphs == chosen.corpus.paragraphs
-    return "" if apart else f"{run} was trained on documents cut otherwise; it may have seen these"
-
-
-def _short(runs: Mapping[str, Any]) -> dict[str, str]:
-    """By run its name in a table: what is said of all of them left out."""
-    if len(runs) < 2:
-        return {}
-    shared = os.path.commonpath([Path(run).absolute() for run in runs])
-    return {run: os.path.relpath(run, shared) for run in runs}
 
 
 def _print(title: str, frame: pd.DataFrame, names: Mapping[str, str]) -> None:
