@@ -98,7 +98,9 @@ def pick_models() -> Scene:
 
 def pick_shards() -> Scene:
     """What models were taught, on a document of theirs: no model is needed."""
-    folders = paths.shard_folders()
+    # Also those that another page has handed over, however deep they lie.
+    handed = [*st.session_state.get("source_shards", []), st.session_state.get("target_shards")]
+    folders = list(dict.fromkeys([*paths.shard_folders(), *filter(None, handed)]))
     if not folders:
         st.info(
             "No taught shards in the workspace or in the folder that the app was started in. Make some, for source and "

@@ -80,7 +80,7 @@ def _one_of(value: str, names: Sequence[str]) -> str:
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", validate_default=True)
+    model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
 
     @field_validator("*", mode="before")
     @classmethod
@@ -244,6 +244,13 @@ class Config(_Section):
     )
     output: _Place = Field(description="The run's folder: data, checkpoints, metrics, the trained model.")
 
+    @field_validator("output", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        if value == "":
+            raise ValueError("name a folder; an empty name would be the one that this is started in")
+        return value
+
     @field_validator("version")
     @classmethod
     def _readable(cls, value: int) -> int:
@@ -282,6 +289,8 @@ def parse(value: Any, origin: str = "the config", *, training: bool = True) -> C
         raise ConfigError(f"{origin} holds what no config can hold: {str(error)[:200]}") from error
     if config.corpus.name is None and not config.corpus.files and config.corpus.hub is None:
         raise ConfigError(f"{origin}: corpus: give a name ({', '.join(CORPORA)}), files or a hub data set")
+    if config.patience and not config.corpus.validation:
+        raise ConfigError(f"{origin}: patience stops by what validation says, and corpus.validation is 0")
     if config.corpus.validation + config.corpus.held_out >= 1:
         raise ConfigError(f"{origin}: corpus: validation and held_out leave nothing to train on")
     if training and config.training:
@@ -303,7 +312,8 @@ def parse(value: Any, origin: str = "the config", *, training: bool = True) -> C
 
 
 def _check_numbers(training: dict[str, Any], origin: str) -> None:
-    """The Trainer itself takes any value for a number, and fails with it after the data has been made."""
+    """The Trainer itself takes any value for a number, and fails with it after the data has been made; a number of the
+    other kind becomes one that it can use, such as 1e3 steps."""
     types = training_fields()
     for name, value in training.items():
         if not set(get_args(types[name]) or [types[name]]) <= {bool, int, float, NoneType}:
@@ -311,7 +321,7 @@ def _check_numbers(training: dict[str, Any], origin: str) -> None:
         try:
             if isinstance(value, str):
                 raise ConfigError(f"{origin}: training.{name}: {value!r} is text, not a number, true or false")
-            number = TypeAdapter(types[name]).validate_python(value)
+            number = training[name] = TypeAdapter(types[name]).validate_python(value)
             if name in LEAST and number is not None and number < LEAST[name]:
                 raise ConfigError(f"{origin}: training.{name}: must be {LEAST[name]} or more, got {value!r}")
             if name in MOST and number is not None and number > MOST[name]:
@@ -353,7 +363,7 @@ def load(path: Path, changes: Sequence[str] = (), *, training: bool = True) -> C
         value = yaml_text.read(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
-    except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+    except (ValueError, yaml.YAMLError, RecursionError) as error:  # the first also of bytes that are no UTF-8
         raise ConfigError(f"{path} is no readable YAML: {' '.join(str(error).split())[:300]}") from error
     for change in changes:
         value = apply_change(value if isinstance(value, dict) else {}, change)
@@ -371,7 +381,7 @@ def apply_change(value: dict[str, Any], change: str) -> dict[str, Any]:
         raise ConfigError(f"--set takes NAME=VALUE such as loss.lam=0.5, got {change!r}")
     try:
         new = yaml_text.read(text)
-    except yaml.YAMLError as error:
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"--set {name}: {text!r} is no YAML value") from error
     place: Any = value
     *path, last = name.strip().split(".")

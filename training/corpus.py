@@ -10,12 +10,13 @@ import tokenize
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fusion_core.errors import TextError
+from fusion_core.text import utf8
 
 # A longer document is cut at a line's end into parts `name#2`, `name#3` ...
 PART_BYTES = 131_072
@@ -119,12 +120,13 @@ def _records(path: Path) -> Iterator[dict[str, object]]:
         raise TextError(f"cannot read {path}: {error}") from error
 
 
-def from_file(path: Path, label: str) -> Iterator[Document]:
+def from_file(path: Path, label: str, domain: str) -> Iterator[Document]:
     """The documents of a file: `.jsonl`, `.ndjson` and `.parquet` hold one per row in the column `text` (with `name`
     and `domain` if there; rows of one name are one document's); any other file is one document.
 
     Args:
         label: what documents are named by that have no name of their own.
+        domain: of those that have none of their own.
 
     Raises:
         TextError: the file cannot be read, is no file, not UTF-8 or a table of another form, or a row has no text.
@@ -137,13 +139,17 @@ def from_file(path: Path, label: str) -> Iterator[Document]:
     if suffix in (".csv", ".tsv", ".json"):
         raise TextError(f"{path}: texts in columns are read from .jsonl or .parquet; convert it, or name it .txt")
     if suffix not in (".jsonl", ".ndjson", ".parquet"):
-        yield Document(label, path.stem, read_text(path))
+        yield Document(label, domain, read_text(path))
         return
     for number, record in enumerate(_records(path), 1):
         text = record.get("text")
         if not isinstance(text, str):
             raise TextError(f"{path}, row {number}: no column 'text' that holds a text")
-        yield Document(str(record.get("name") or f"{label}:{number}"), str(record.get("domain") or path.stem), text)
+        try:
+            utf8(text)
+        except TextError as error:
+            raise TextError(f"{path}, row {number}: {error}") from error
+        yield Document(str(record.get("name") or f"{label}:{number}"), str(record.get("domain") or domain), text)
 
 
 def _parts(document: Document) -> Iterator[Document]:
@@ -224,7 +230,8 @@ def documents(
         for document in CORPORA[corpus].read():
             yield from _parts(document)
     for path, label in zip(files, _labels(files), strict=True):
-        for document in from_file(path, label):
+        # As the label tells files of one name apart, so that each has its own share of every split.
+        for document in from_file(path, label, str(PurePosixPath(label).with_suffix(""))):
             yield from _parts(document)
     if hub is not None:
         for document in from_hub(*hub):

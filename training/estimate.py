@@ -13,7 +13,7 @@ from fusion_core.errors import ConfigError
 from fusion_core.models import BATCH_TOKENS, ModelSize, default_dtype, model_size
 from training.config import DEFAULTS, Config
 from training.data import plan
-from training.precision import INSTEAD, lacks_bfloat16
+from training.precision import notice
 from training.splits import NO_VALIDATION, Splits
 from training.stages.examples import windows
 
@@ -24,6 +24,8 @@ _RUNTIME = 900_000_000
 # Bytes of a weight while it is trained in full: itself, its gradient, and AdamW's two means.
 _TRAINED, _KEPT = 16, 4
 _WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}
+# The longest that a normaliser makes of a text: U+FDFA, of three bytes, is 33 under NFKC.
+_TOKENS_A_BYTE = 11
 # The Trainer's name for keeping a layer's inputs alone, from transformers 5.24 on and before.
 _CHECKPOINTING = ("activation_checkpointing", "gradient_checkpointing")
 
@@ -127,8 +129,8 @@ def estimate(config: Config, splits: Splits) -> Estimate:
 
 
 def _notices(config: Config, splits: Splits) -> Iterator[str]:
-    if lacks_bfloat16(config.training):
-        yield INSTEAD
+    if instead := notice(config.training):
+        yield instead
     if config.corpus.validation and not splits.validation:
         yield f"Note: {NO_VALIDATION}."
 
@@ -140,11 +142,14 @@ def check_length(config: Config, splits: Splits) -> None:
     lead = int(tokenizer.adds_bos and "bos" in tokenizer.roles)
     if not positions or config.max_length + lead <= positions:
         return
-    if min(config.max_length, max(_lengths(config, splits), default=0)) + lead > positions:
-        raise ConfigError(
-            f"max_length is {config.max_length}, and {config.target} reads {positions} tokens at most"
-            f"{', of which one begins the text' if lead else ''}; set max_length to {positions - lead} or less"
-        )
+    for document in splits.train:
+        # Also after normalisation no byte makes more tokens than that.
+        may_be_longer = len(document.text.encode("utf-8", "surrogatepass")) * _TOKENS_A_BYTE > positions - lead
+        if may_be_longer and len(tokenizer.encode(document.text)) > positions - lead:
+            raise ConfigError(
+                f"max_length is {config.max_length}, and {config.target} reads {positions} tokens at most"
+                f"{', of which one begins the text' if lead else ''}; set max_length to {positions - lead} or less"
+            )
 
 
 def _lengths(config: Config, splits: Splits) -> Iterator[int]:

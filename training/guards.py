@@ -1,16 +1,13 @@
-"""What stands around a run: no other process trains in its folder, and what libraries raise is told as an error of
-ours."""
+"""What stands around a run: what libraries raise is told as an error of ours."""
 
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from fusion_core.errors import TrainingError
@@ -19,30 +16,6 @@ from fusion_core.errors import TrainingError
 _CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG}
 # In what torch says when a file could not be written whole.
 _WRITING = ("inline_container", "PytorchStreamWriter", "Parent directory", "basic_ios", "iostream error")
-
-
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Keep other runs out of `folder`; of several processes of one run the first one does.
-
-    Raises:
-        TrainingError: another run has it, or it cannot be written to.
-    """
-    if int(os.environ.get("RANK", "0")):
-        yield
-        return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock")
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise TrainingError(f"another process is training in {folder}; wait for it, or give another output") from error
-    except OSError as error:
-        raise TrainingError(f"cannot write to {folder}: {error.strerror or error}") from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from training.config import Config
 from training.corpus import Document
 from training.data import Say
 from training.evaluate import DTYPE, Score, score, table
-from training.runs import read_config, read_result, texts_of
+from training.runs import began_with, read_config, read_result
 from training.scores import run_scores
 from training.seeds import by_method
 from training.splits import SPLITS, identity_of, split_corpus
@@ -90,7 +90,7 @@ def judge(
 def _seen(run: str, config: Config, chosen: Config, texts: Sequence[Document]) -> str:
     """What to say where a run was trained on documents that it is to be judged by, or may have been."""
     if config.corpus == chosen.corpus:
-        known = texts_of(Path(run))
+        known = began_with(Path(run), "texts")
         if not known:
             return f"{run} is of a version that kept nothing to tell its texts by; it may have seen these documents"
         if identity_of(texts) in known.values():

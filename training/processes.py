@@ -1,4 +1,4 @@
-"""Which process is at work in a run's folder, and whether it still runs."""
+"""Which process is at work in a run's folder, alone, and whether it still runs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
+from fusion_core.errors import TrainingError
 from fusion_core.sealed import SealError, read_json, write_json
 
 # Of what a run's folder holds: run.json, versions.json and process.json.
@@ -39,10 +42,34 @@ class Process:
 
 
 @contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep other runs out of `folder`; of several processes of one run the first one does.
+
+    Raises:
+        TrainingError: another process has it, or it cannot be written to.
+    """
+    if _is_a_further_one():
+        yield
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise TrainingError(f"another process is training in {folder}; wait for it, or give another output") from error
+    except OSError as error:
+        raise TrainingError(f"cannot write to {folder}: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
 def at_work(folder: Path) -> Iterator[None]:
     """Within it this process is the one at work in `folder`, for whoever looks there; of several processes of one run
     the first one is. Raises `OSError`."""
-    if int(os.environ.get("RANK", "0")):
+    if _is_a_further_one():
         yield
         return
     mine, named = of_pid(os.getpid()), read_process(folder)
@@ -55,6 +82,11 @@ def at_work(folder: Path) -> Iterator[None]:
         if (named := read_process(folder)) is not None and replace(named, told=False) == mine:
             with suppress(OSError):
                 write_process(folder, replace(named, born=None))
+
+
+def _is_a_further_one() -> bool:
+    """Whether another of the processes of one run stands for all of them."""
+    return bool(int(os.environ.get("RANK", "0")))
 
 
 def of_pid(pid: int) -> Process:

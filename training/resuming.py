@@ -11,7 +11,7 @@ from transformers import EarlyStoppingCallback, TrainerState
 
 from fusion_core.errors import TrainingError
 from training.config import DEFAULTS, Config, load
-from training.runs import models_of, texts_of
+from training.runs import began_with
 from training.splits import Splits
 
 # Fields that may be others when a run goes on: where things lie and how they are made, not what they are.
@@ -43,7 +43,7 @@ def check_same(config: Config, folder: Path, done: int) -> None:
 def check_texts(splits: Splits, folder: Path) -> None:
     """Raise `TrainingError` where the corpus no longer holds what the run in `folder` began with: the batches that its
     checkpoint has behind it would be others."""
-    began = texts_of(folder)
+    began = began_with(folder, "texts")
     changed = [name for name, identity in splits.identities.items() if began.get(name, identity) != identity]
     if changed:
         raise TrainingError(
@@ -52,10 +52,14 @@ def check_texts(splits: Splits, folder: Path) -> None:
         )
 
 
-def check_models(models: Mapping[str, str], folder: Path) -> None:
+def check_models(models: Mapping[str, str], began: Mapping[str, str], folder: Path) -> None:
     """Raise `TrainingError` where a model is no longer the one that the run in `folder` began with: its adapters, and
-    the rest of an epoch, would go on over another."""
-    began = models_of(folder)
+    the rest of an epoch, would go on over another.
+
+    Args:
+        models: by name what tells its weights, its config or its tokenizer from others.
+        began: the same as it was then.
+    """
     changed = [name for name, identity in models.items() if began.get(name, identity) != identity]
     if changed:
         raise TrainingError(

@@ -23,7 +23,7 @@ from fusion_core.tokenizers import SAMPLES
 from fusion_core.workspace import atomic_path, expanded, workspace
 from training.checkpoints import latest
 from training.config import Config, apply_change, dump, load, parse
-from training.processes import FORMAT, VERSION, of_pid, read_process, write_process
+from training.processes import FORMAT, VERSION, alone, of_pid, read_process, write_process
 from training.progress import PROGRESS, Standing, read_standing
 
 # There once a run has finished.
@@ -119,7 +119,7 @@ def launch(name: str, config: Config, *, resume: bool = False) -> Run:
     try:
         folder.mkdir(parents=True, exist_ok=resume)
         with atomic_path(folder / _LAUNCH) as temporary:
-            temporary.write_text(dump(config.model_copy(update={"output": folder})), encoding="utf-8")
+            temporary.write_text(dump(_absolute(config, folder)), encoding="utf-8")
         saved = resume and latest(folder / "checkpoints") is not None
         command = [sys.executable, "-m", "training", "train", str(folder / _LAUNCH), *(["--resume"] * saved)]
         with (folder / "log.txt").open("ab") as log:
@@ -153,7 +153,8 @@ def remove(run: Run) -> None:
     if state not in ("stopped", "failed"):
         raise TrainingError(f"the run {run.name!r} is {state}; only those that were stopped or failed are removed here")
     try:
-        shutil.rmtree(run.folder)
+        with alone(run.folder):  # it may have begun to go on just now
+            shutil.rmtree(run.folder)
     except OSError as error:
         raise TrainingError(f"cannot remove {run.folder}: {error.strerror or error}") from error
 
@@ -199,41 +200,56 @@ def read_config(folder: Path, changes: Sequence[str] = ()) -> Config:
     value = json.loads(load(folder / CONFIG, training=False).model_dump_json())
     value["output"] = str(folder)
     with suppress(OSError, SealError, KeyError, TypeError):
-        began = Path(read_json(folder / VERSIONS, FORMAT, VERSION)["folder"])
-
-        def found(name: str) -> str:
-            path = began / expanded(name)
-            return str(path) if name not in SAMPLES and path.exists() else name
-
-        value["target"] = found(value["target"])
-        for source in value["sources"]:
-            source["model"] = found(source["model"])
-        corpus = value["corpus"]
-        corpus["files"] = [found(name) for name in corpus["files"]]
-        if corpus["hub"]:
-            corpus["hub"]["name"] = found(corpus["hub"]["name"])
-        value["data"] = value["data"] and found(value["data"])
+        _anchor(value, Path(read_json(folder / VERSIONS, FORMAT, VERSION)["folder"]))
     for change in changes:
         apply_change(value, change)
     return parse(value, str(folder / CONFIG), training=False)
 
 
-def texts_of(folder: Path) -> dict[str, str]:
-    """By split what told a run's texts from others when it was begun (`Splits.identities`); empty where that is not
-    known."""
-    return _began_with(folder, "texts")
+def _anchor(value: dict[str, Any], began: Path) -> None:
+    """Make the paths of a config's values absolute that are from the folder `began`."""
+
+    def found(name: str) -> str:
+        path = began / expanded(name)
+        return str(path) if name not in SAMPLES and path.exists() else name
+
+    value["target"] = found(value["target"])
+    for source in value["sources"]:
+        source["model"] = found(source["model"])
+    corpus = value["corpus"]
+    corpus["files"] = [found(name) for name in corpus["files"]]
+    if corpus["hub"]:
+        corpus["hub"]["name"] = found(corpus["hub"]["name"])
+    if value["data"]:
+        value["data"] = str(began / expanded(value["data"]))  # it may not be there yet
 
 
-def models_of(folder: Path) -> dict[str, str]:
-    """By name what told a run's models from others when it was begun; empty where that is not known."""
-    return _began_with(folder, "models")
+def _absolute(config: Config, output: Path) -> Config:
+    """The same wherever it is read from, so that a run can be resumed by an app that was started elsewhere."""
+    value = json.loads(config.model_dump_json())
+    _anchor(value, Path.cwd())
+    return parse({**value, "output": str(output)}, training=False)
 
 
-def _began_with(folder: Path, what: str) -> dict[str, str]:
+def began_with(folder: Path, what: str) -> dict[str, str]:
+    """What told a run from others when it was begun; empty where that is not known.
+
+    Args:
+        what: `texts`, by split (`Splits.identities`), or by the names of its models `models` (their weights),
+            `configs` or `tokenizers` (fingerprints).
+    """
     try:
         return dict(read_json(folder / VERSIONS, FORMAT, VERSION)[what])
     except (OSError, SealError, KeyError, TypeError, ValueError):
         return {}
+
+
+def target_tokenizer(folder: Path) -> str | None:
+    """The fingerprint of its target's tokenizer when a run was begun; None where that is not known."""
+    try:
+        return began_with(folder, "tokenizers").get(load(folder / CONFIG, training=False).target)
+    except ConfigError:
+        return None
 
 
 def _metrics(path: Path) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from fusion_core import load_tokenizer
+from fusion_core import Tokenizer, TokenizerError, load_tokenizer
 from fusion_core.models import load_model, weights_identity
 from fusion_core.sealed import SealError, read_table, write_table
 from fusion_core.workspace import digest
@@ -19,6 +19,7 @@ from training.config import Config
 from training.corpus import Document
 from training.ensemble import score_ensemble
 from training.evaluate import DTYPE, Score, score
+from training.runs import target_tokenizer
 from training.stages.carry import REVISION
 
 # The version changes whenever the same model and text would give other figures.
@@ -57,7 +58,7 @@ def run_scores(
     if config.kind == "ensemble":
         found = score_ensemble(config, documents, progress)
     else:
-        tokenizer = load_tokenizer(config.target)  # the one that the model's probabilities are about
+        tokenizer = _tokenizer(folder, config)  # the one that the model's probabilities are about
         found = score(load_model(str(folder / "model"), dtype=DTYPE, tokenizer=tokenizer), documents, progress)
     if found:
         with suppress(OSError):
@@ -75,7 +76,7 @@ def kept_scores(folder: Path, config: Config, documents: Sequence[Document], wei
 
 
 def _place(folder: Path, config: Config, documents: Sequence[Document], weights: str | None) -> Path:
-    tokenizer = load_tokenizer(config.target)
+    tokenizer = _tokenizer(folder, config)
     if config.kind == "ensemble":
         models = [config.target, *(source.model for source in config.sources)]
         identities = "\n".join(map(weights_identity, models))
@@ -88,6 +89,19 @@ def _place(folder: Path, config: Config, documents: Sequence[Document], weights:
     begins = str(tokenizer.adds_bos)
     key = digest(tokenizer.fingerprint, begins, identities, dtype, settings, *(one.text for one in documents))
     return folder / "scores" / f"{key[:16]}.parquet"
+
+
+def _tokenizer(folder: Path, config: Config) -> Tokenizer:
+    """The target's, as long as it is the one that was trained with, and else the one saved beside the model."""
+    saved = folder / "model"
+    try:
+        found = load_tokenizer(config.target)
+    except TokenizerError:
+        if config.kind == "ensemble" or not saved.is_dir():
+            raise
+        return load_tokenizer(str(saved))
+    changed = target_tokenizer(folder) not in (None, found.fingerprint)
+    return load_tokenizer(str(saved)) if changed and saved.is_dir() else found
 
 
 def _write(path: Path, scores: Sequence[Score]) -> None:

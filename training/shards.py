@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -158,6 +159,9 @@ def run_stage(
         raise DistributionError(f"cannot write shards to {folder}: {error.strerror or error}") from error
 
 
+_SHARD = re.compile(r"[0-9]{5,}-[0-9a-f]{16}\.parquet")
+
+
 def _suffix(settings: str, source: str) -> str:
     """The end of a shard's name, from the hashes of its settings and of its input."""
     return f"-{digest(settings, source)[:16]}.parquet"
@@ -231,8 +235,8 @@ def _run_locked(
     take_kept()
     _write_manifest(folder, Manifest(stage, settings, tuple(shards.values()), complete=True))
     for path in folder.glob("[0-9]*.parquet"):
-        # Also what a process that was killed had written and not listed.
-        if path.name not in shards:
+        # Also what a process that was killed had written and not listed; not the tables of others.
+        if path.name not in shards and _SHARD.fullmatch(path.name):
             path.unlink()
             outcome.removed.append(path.name)
     return outcome

@@ -18,7 +18,7 @@ from transformers import EarlyStoppingCallback
 
 from fusion_core import load_tokenizer
 from fusion_core.errors import TrainingError
-from fusion_core.models import load_model, weights_sample
+from fusion_core.models import config_sample, load_model, weights_sample
 from fusion_core.sealed import write_json
 from fusion_core.workspace import atomic_path
 from training.arguments import arguments_of, check_batches
@@ -30,13 +30,13 @@ from training.engines import Engine
 from training.ensemble import check_ensemble, score_ensemble
 from training.estimate import check_length
 from training.evaluate import DTYPE, score
-from training.guards import alone, failures_told, refusals_told
+from training.guards import failures_told, refusals_told
 from training.merging import merge_weights
-from training.precision import INSTEAD, lacks_bfloat16
-from training.processes import FORMAT, VERSION, at_work
+from training.precision import lacks_bfloat16, notice
+from training.processes import FORMAT, VERSION, alone, at_work
 from training.progress import Journal
 from training.resuming import check_models, check_same, check_texts, restore_patience
-from training.runs import CONFIG, RESULT, VERSIONS, read_result
+from training.runs import CONFIG, RESULT, VERSIONS, began_with, read_result
 from training.saving import gather_on_saving, save_whole
 from training.splits import NO_VALIDATION, Splits, split_corpus
 from training.trainer import Before, FusionTrainer, Record
@@ -65,6 +65,7 @@ def _train(config: Config, resume: bool, say: Say, engine: Engine | None) -> dic
     folder = config.output
     if (folder / RESULT).exists():
         raise TrainingError(f"{folder} holds a finished run; give another output (--set output=...), or remove it")
+    _check_whose(folder)
     checkpoint = latest(folder / "checkpoints")
     if resume and checkpoint is None:
         if not (folder / "data").exists() and not (folder / CONFIG).exists():
@@ -88,7 +89,8 @@ def _train(config: Config, resume: bool, say: Say, engine: Engine | None) -> dic
     splits = split_corpus(config)
     if resume:
         check_texts(splits, folder)
-        check_models(_models(config), folder)
+        for what, now in (("models", _models), ("configs", _configs), ("tokenizers", _tokenizers)):
+            check_models(now(config), began_with(folder, what), folder)
     check_length(config, splits)
     # Before anything is made: what the Trainer refuses is to be known now, and its settings decide how processes wait.
     arguments = arguments_of(config, bool(splits.validation))
@@ -96,8 +98,8 @@ def _train(config: Config, resume: bool, say: Say, engine: Engine | None) -> dic
     state = PartialState()
     if not state.is_main_process:
         say = _silent
-    if lacks_bfloat16(config.training):
-        say(INSTEAD)
+    if instead := notice(config.training):
+        say(instead)
     say(f"documents: {len(splits.train)} train, {len(splits.validation)} validation, {len(splits.held_out)} held out")
     if splits.train.copies:
         say(f"{splits.train.copies} more are copies of documents that are kept apart, and are left out")
@@ -119,8 +121,7 @@ def _train(config: Config, resume: bool, say: Say, engine: Engine | None) -> dic
             spent = rewind(folder)
         else:
             _forget(folder)
-        _write(folder / CONFIG, dump(config))
-        write_json(folder / VERSIONS, FORMAT, VERSION, _versions(config, splits))
+        _begin(config, splits)
     transformers.set_seed(arguments.seed)
     # Training keeps full-precision weights; 'bf16: true' under training mixes precisions.
     place = "cpu" if _sharded() else device  # who shards a model moves it
@@ -194,6 +195,7 @@ def _without_training(config: Config, say: Say) -> None:
         check_ensemble(config)
     splits = split_corpus(config)
     validation, folder = splits.validation, config.output
+    _begin(config, splits)
     if config.kind == "ensemble":
         scores = score_ensemble(config, validation) if validation else []
     else:
@@ -214,10 +216,25 @@ def _without_training(config: Config, say: Say) -> None:
         "steps": 0,
         "finished": True,
     }
-    _write(folder / CONFIG, dump(config))
-    write_json(folder / VERSIONS, FORMAT, VERSION, _versions(config, splits))
     write_json(folder / RESULT, FORMAT, VERSION, result)
     say(f"{config.kind}: {folder}")
+
+
+def _check_whose(folder: Path) -> None:
+    """Raise `TrainingError` where `folder` holds what a run would write over, and no run that has begun."""
+    if (folder / VERSIONS).exists():
+        return
+    if others := [name for name in ("model", "checkpoints", CONFIG, "README.md") if (folder / name).exists()]:
+        raise TrainingError(
+            f"{folder} is no run's folder, and holds {', '.join(others)}, which a run writes; give another output "
+            "(--set output=...), or move them away"
+        )
+
+
+def _begin(config: Config, splits: Splits) -> None:
+    """Say in the run's folder what it is; from now on what it writes there is its own."""
+    write_json(config.output / VERSIONS, FORMAT, VERSION, _versions(config, splits))
+    _write(config.output / CONFIG, dump(config))
 
 
 def _forget(folder: Path) -> None:
@@ -268,14 +285,29 @@ def _versions(config: Config, splits: Splits) -> dict[str, Any]:
         "folder": str(Path.cwd()),
         "texts": splits.identities,
         "models": _models(config),
+        "configs": _configs(config),
+        "tokenizers": _tokenizers(config),
         **{name: version(name) for name in packages},
     }
 
 
 def _models(config: Config) -> dict[str, str]:
-    """By name what tells the models of a run from others of that name."""
-    names = (config.target, *(source.model for source in config.sources))
-    return {name: found for name in names if (found := weights_sample(name)) is not None}
+    """By name what tells the weights of a run's models from others of that name."""
+    return {name: found for name in _names(config) if (found := weights_sample(name)) is not None}
+
+
+def _configs(config: Config) -> dict[str, str]:
+    """By name what tells the config.json of a run's models from others of that name."""
+    return {name: found for name in _names(config) if (found := config_sample(name)) is not None}
+
+
+def _tokenizers(config: Config) -> dict[str, str]:
+    """By name what tells the tokenizers of a run's models from others of that name."""
+    return {name: load_tokenizer(name).fingerprint for name in _names(config)}
+
+
+def _names(config: Config) -> list[str]:
+    return list(dict.fromkeys((config.target, *(source.model for source in config.sources))))
 
 
 def _card(config: Config, result: dict[str, Any]) -> str:

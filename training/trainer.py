@@ -191,7 +191,9 @@ class FusionTrainer(Trainer):  # type: ignore[misc]
         """See `Trainer.train`."""
         self._began = time.perf_counter()
         try:
-            return super().train(*args, **kwargs)
+            found = super().train(*args, **kwargs)
+            self.seconds += time.perf_counter() - self._began  # since the last row of figures
+            return found
         finally:  # a process that ends by an error waits for its workers
             self._over.value = True
 

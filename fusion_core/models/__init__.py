@@ -7,7 +7,7 @@ predictions = model.predict("Some text.")
 predictions.bits_per_byte
 """
 
-from fusion_core.models._identity import weights_identity, weights_sample
+from fusion_core.models._identity import config_sample, weights_identity, weights_sample
 from fusion_core.models._load import (
     SAMPLE_MODELS,
     default_dtype,
@@ -27,6 +27,7 @@ __all__ = [
     "Model",
     "ModelSize",
     "check_ids",
+    "config_sample",
     "default_dtype",
     "load_model",
     "model_size",

@@ -25,6 +25,12 @@ def weights_sample(name: str) -> str | None:
     return digest(*parts)[:16] if parts else None
 
 
+def config_sample(name: str) -> str | None:
+    """What tells one config.json of a model from another; None where there is none here, as beside a .gguf file."""
+    found = [file for file in _files(name) if file.name == "config.json"]
+    return digest(found[0].read_bytes().decode("utf-8", "replace"))[:16] if found else None
+
+
 def _files(name: str) -> list[Path]:
     """The local files of a model, also of one in the hub's cache; none where it is not there."""
     path = SAMPLES[name].path if name in SAMPLES else expanded(name)

@@ -119,6 +119,28 @@ def test_no_is_a_word_where_the_trainer_wants_one() -> None:
     assert yaml_text.read("a: true\nb: False\nc: off") == {"a": True, "b": False, "c": "off"}
 
 
+def test_a_number_of_the_other_kind_becomes_one_that_the_trainer_can_use() -> None:
+    pytest.importorskip("torch")
+    from training.arguments import arguments_of
+
+    value = apply_change(apply_change(yaml.safe_load(EXAMPLE), "training.max_steps=1e1"), "training.warmup_steps=4")
+    found = parse(value).training
+    assert found["max_steps"] == 10 and isinstance(found["max_steps"], int)
+    assert arguments_of(parse(value), validates=False).max_steps == 10
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("loss.temperature=.inf", "no config can hold"), ("fusion.temperature=inf", "finite"), ("output=''", "name a folder"),
+        ("patience=2", "corpus.validation is 0"), ("loss.lam=!!float abc", "no YAML value"),
+    ],
+)  # fmt: skip
+def test_what_would_be_followed_by_nothing_or_by_a_crash_is_refused(change: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        parse(apply_change(apply_change(yaml.safe_load(EXAMPLE), "corpus.validation=0"), change))
+
+
 def test_the_schema_describes_every_field() -> None:
     def walk(section: dict) -> None:
         for name, field in section.get("properties", {}).items():

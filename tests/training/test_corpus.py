@@ -12,7 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from fusion_core import TextError
+from training.config import parse
 from training.corpus import PART_BYTES, documents
+from training.splits import split_corpus
 
 
 def test_the_standard_library_is_always_there() -> None:
@@ -55,6 +57,17 @@ def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path: Path, monke
         assert [d.name for d in documents(files=list(map(Path, some)))] == ["de/x.jsonl:1", "a/x.jsonl:1"]
 
 
+def test_each_of_two_files_of_one_name_has_its_share_of_every_split(tmp_path: Path) -> None:
+    paths = [tmp_path / name / "train.txt" for name in ("en", "de")]
+    for path in paths:
+        path.parent.mkdir()
+        path.write_text("\n".join(f"{path.parent.name} {n}" for n in range(10)), encoding="utf-8")
+    corpus = {"files": list(map(str, paths)), "paragraphs": True, "split": "order", "held_out": 0.2}
+    splits = split_corpus(parse({"target": "a", "output": "b", "corpus": corpus}))
+    assert [one.domain for one in splits.held_out] == ["en/train"] * 2 + ["de/train"] * 2
+    assert [one.domain for one in splits.validation] == ["en/train", "de/train"]
+
+
 @pytest.mark.parametrize("text", ["line of text\n" * 40_000, "東" * 100_000, "x" * (PART_BYTES + 1)])
 def test_a_long_document_is_cut_and_nothing_is_lost(tmp_path: Path, text: str) -> None:
     path = tmp_path / "long.txt"
@@ -69,6 +82,7 @@ def test_a_long_document_is_cut_and_nothing_is_lost(tmp_path: Path, text: str) -
     [
         ("a.jsonl", b'{"text": "a"}\nnot json', "line 2: not JSON"),
         ("a.jsonl", json.dumps({"body": "a"}).encode(), "row 1: no column 'text'"),
+        ("half.jsonl", b'{"text": "a"}\n{"text": "b\\ud800"}', "row 2: .*lone surrogate"),
         ("deep.jsonl", b"[" * 200_000, "line 1: not JSON"),
         ("a.parquet", b"PNG", "cannot read"),
         ("a.txt", b"\xff\xfe", "not UTF-8"),

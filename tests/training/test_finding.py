@@ -12,7 +12,7 @@ import pytest
 from fusion_core import TrainingError
 from training import runs
 from training.finding import find_runs
-from training.processes import at_work, of_pid, read_process, write_process
+from training.processes import alone, at_work, of_pid, read_process, write_process
 
 
 @pytest.fixture(autouse=True)
@@ -57,6 +57,17 @@ def test_what_the_app_launched_is_its_own_and_nothing_else_is(tmp_path: Path) ->
         with pytest.raises(TrainingError, match="not started by the app"):
             runs.remove(run)
         assert folder.exists()
+
+
+def test_a_run_that_goes_on_is_not_removed(tmp_path: Path) -> None:
+    folder = _run(runs.run_folder("mine"), "launch.yaml")
+    seen = runs.read_run(folder)
+    with alone(folder), pytest.raises(TrainingError, match="another process"):
+        runs.remove(seen)
+    with at_work(folder), pytest.raises(TrainingError, match="is running"):
+        runs.remove(seen)
+    runs.remove(seen)
+    assert not folder.exists()
 
 
 def test_a_run_is_running_while_its_process_is_at_work(tmp_path: Path) -> None:

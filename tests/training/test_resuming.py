@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from fusion_core import TrainingError
+from fusion_core import ModelError, TrainingError
 from tests.support import tiny
 from tests.support.tiny_run import LINES, losses, quiet, tiny_config
 from training.config import dump
@@ -117,6 +117,19 @@ def test_a_run_does_not_go_on_with_other_models(tmp_path: Path, models: tuple[st
     with pytest.raises(TrainingError, match=r"target is not the model any more"):
         train(longer, resume=True, say=quiet)
     (target / "model.safetensors").write_bytes(mine)  # as a copy, of another time
+    for name, change in (("config.json", b'_eps": 1'), ("tokenizer.json", None)):
+        kept = (target / name).read_bytes()
+        other = kept.replace(b'_eps": 1', b'_eps": 3') if change else (Path(models[0]) / name).read_bytes()
+        assert other != kept
+        (target / name).write_bytes(other)
+        with pytest.raises((TrainingError, ModelError), match=r"target is not the model any more"):
+            train(longer, resume=True, say=quiet)
+        (target / name).write_bytes(kept)
+    told = (config.output / "versions.json").read_bytes()
+    (config.output / "versions.json").unlink()
+    with pytest.raises(TrainingError, match="no run's folder"):  # nothing tells what it began with
+        train(longer, resume=True, say=quiet)
+    (config.output / "versions.json").write_bytes(told)
     assert train(longer, resume=True, say=quiet)["steps"] == 4
 
 

@@ -105,7 +105,7 @@ def test_a_hub_token_is_written_nowhere(config: Config, monkeypatch: pytest.Monk
 
 
 def test_a_second_run_in_the_same_folder_is_refused(config: Config) -> None:
-    from training.guards import alone
+    from training.processes import alone
 
     folder = runs.run_folder("two")
     with alone(folder), pytest.raises(TrainingError, match="another process is training"), alone(folder):

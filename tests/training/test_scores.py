@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.support import tiny
+from tests.support.tiny_run import quiet, tiny_config
 from training.config import Config, parse
 from training.corpus import Document
 
@@ -18,6 +19,7 @@ pytest.importorskip("torch")
 from training import scores
 from training.evaluate import Score
 from training.scores import run_scores
+from training.train import train
 
 TEXTS = [
     Document("a", "d", "the cat sat"),
@@ -48,6 +50,21 @@ def test_what_was_measured_is_read_again_without_the_model(
     assert [one.place for one in first] == [0, 2] and first[1].whole == "whole" and first[0].whole == "a, 0"
     monkeypatch.setattr(scores, "load_model", None)
     assert _plain(run_scores(*run, TEXTS)) == _plain(first)
+
+
+def test_a_target_that_has_got_another_tokenizer_or_is_gone_does_not_count(
+    tmp_path: Path, models: tuple[str, str]
+) -> None:
+    """The model is about the tokens that it was trained on."""
+    target = shutil.copytree(models[1], tmp_path / "target")
+    config = tiny_config(tmp_path, (models[0], str(target)), sources=[])
+    config.training.update(max_steps=2)
+    train(config, say=quiet)
+    first = run_scores(config.output, config, TEXTS)
+    (target / "tokenizer.json").write_bytes((Path(models[0]) / "tokenizer.json").read_bytes())
+    assert [one.bits for one in run_scores(config.output, config, TEXTS)] == [one.bits for one in first]
+    shutil.rmtree(target)
+    assert [one.bits for one in run_scores(config.output, config, TEXTS)] == [one.bits for one in first]
 
 
 def test_other_weights_and_other_texts_are_measured_anew(run: tuple[Path, Config], tmp_path: Path) -> None:

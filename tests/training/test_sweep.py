@@ -131,6 +131,29 @@ def test_a_wrong_field_of_a_sweep_is_named(tmp_path: Path, sweep: Sweep, change:
         read_sweep(path)
 
 
+def test_methods_are_compared_on_the_same_documents_or_not_at_all(
+    sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training.train, "train", None)
+    sweep.methods["more"] = {"corpus.limit": 12}
+    with pytest.raises(ConfigError, match=r"more .* has other validation documents"):
+        run(sweep, quiet)
+
+
+def test_each_method_may_name_its_target_and_a_sweep_keeps_what_its_config_says(tmp_path: Path, sweep: Sweep) -> None:
+    shared = {**sweep.config, "data": str(tmp_path / "shared"), "training": {**sweep.config["training"], "seed": 7}}
+    target = shared.pop("target")
+    path = tmp_path / "own.yaml"
+    methods = {"clm": {"target": target, "sources": []}, "other": {"target": target}}
+    path.write_text(yaml.safe_dump({"config": shared, "methods": methods}), encoding="utf-8")
+    found = run(read_sweep(path), quiet)["rows"]
+    assert [(row["method"], row["seed"]) for row in found] == [("clm", 7), ("other", 7), ("before training", 7)]
+    assert (tmp_path / "shared").is_dir() and not (tmp_path / "sweep" / "data").exists()
+    path.write_text(yaml.safe_dump({"config": sweep.config, "methods": methods, "seeds": [3, -1]}), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"training\.seed: must be 0 or more"):
+        read_sweep(path)
+
+
 @pytest.mark.parametrize("name", ["../../victim", "a/b", "..", "before training", ""])
 def test_a_method_cannot_name_a_folder_elsewhere(tmp_path: Path, sweep: Sweep, name: str) -> None:
     """What is in a run's folder is removed where it was interrupted."""

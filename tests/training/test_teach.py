@@ -112,6 +112,14 @@ def test_a_rerun_does_only_what_is_missing_damaged_or_changed(tmp_path: Path, mo
     assert len(list(tmp_path.glob("*.parquet"))) == len(read_manifest(tmp_path).shards)
 
 
+def test_tables_of_others_in_its_folder_stay(tmp_path: Path, model: Model) -> None:
+    table = tmp_path / "0000.parquet"
+    table.write_bytes(b"somebody's data")
+    _run(tmp_path, model)
+    _run(tmp_path, model, DOCUMENTS[:3], top_k=3)
+    assert table.read_bytes() == b"somebody's data"
+
+
 def test_an_interrupted_run_keeps_its_whole_shards(tmp_path: Path, model: Model) -> None:
     calls = 0
 

@@ -215,6 +215,39 @@ def test_examples_longer_than_the_target_reads_are_refused_at_once(tmp_path: Pat
     assert not (config.output / "data").exists()
 
 
+def test_a_long_document_behind_much_text_is_found(
+    tmp_path: Path, models: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config(tmp_path, models, max_length=100)
+    last = config.corpus.model_copy(update={"validation": 0.0, "held_out": 0.0})
+    config.corpus.files[0].write_text("\n".join([*LINES, " ".join(LINES[:6])]), encoding="utf-8")
+    monkeypatch.setattr("training.estimate._READ", 50)  # bytes after which lengths are only estimated
+    with pytest.raises(ConfigError, match="reads 64 tokens at most"):
+        check_length(
+            config.model_copy(update={"corpus": last}), split_corpus(config.model_copy(update={"corpus": last}))
+        )
+
+
+@pytest.mark.parametrize("name", ["model", "checkpoints", "README.md", "config.yaml"])
+@pytest.mark.parametrize("kind", ["train", "linear"])
+def test_what_is_no_runs_is_not_written_over(tmp_path: Path, models: tuple[str, str], name: str, kind: str) -> None:
+    config = tiny_config(tmp_path, models, kind=kind, sources=[{"model": models[1]}])
+    config.output.mkdir()
+    (config.output / name).write_text("mine")
+    with pytest.raises(TrainingError, match=f"no run's folder, and holds {name}"):
+        train(config, say=quiet)
+    assert (config.output / name).read_text() == "mine"
+    (config.output / name).unlink()
+    assert train(config, say=quiet)["finished"]
+
+
+def test_the_time_since_the_last_row_of_figures_counts(tmp_path: Path, models: tuple[str, str]) -> None:
+    config = tiny_config(tmp_path, models, sources=[])
+    config.training.update(logging_steps=100, save_strategy="no", max_steps=4, eval_strategy="no")
+    found = train(config, say=quiet)
+    assert found["seconds"] > 0 and found["tokens"] > 0
+
+
 def test_a_corpus_without_validation_documents_is_noticed(tmp_path: Path, models: tuple[str, str]) -> None:
     few = {**tiny_config(tmp_path, models).corpus.model_dump(mode="json"), "limit": 2, "validation": 0.1, "held_out": 0}
     config = tiny_config(tmp_path, models, corpus=few)

@@ -78,6 +78,8 @@ def train(
     if dry_run:
         _tell(chosen)
         return
+    if data_only and chosen.kind != "train":
+        fail(f"kind: {chosen.kind} needs no distributions that could be made first")
     if data_only:
         from training.data import prepare, sharing
         from training.splits import split_corpus

@@ -58,7 +58,8 @@ def read_sweep(path: Path, changes: Sequence[str] = ()) -> Sweep:
         methods = {str(name): dict(changes or {}) for name, changes in dict(value["methods"]).items()}
         grid = {str(name): list(values) for name, values in (value.get("grid") or {}).items()}
         fixed = {str(name): list(fields) for name, fields in (value.get("fixed") or {}).items()}
-        seeds = [int(seed) for seed in value.get("seeds", [0])]
+        seeds = value.get("seeds")
+        seeds = None if seeds is None else [int(seed) for seed in seeds]
         keep_models = value.get("keep_models", True)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
@@ -69,6 +70,9 @@ def read_sweep(path: Path, changes: Sequence[str] = ()) -> Sweep:
         ) from error
     for change in changes:
         apply_change(config, change)
+    if seeds is None:  # the config's own
+        training = config.get("training")
+        seeds = [(training.get("seed") if isinstance(training, dict) else None) or 0]
     # Each is the name of a folder in the output, which is removed where a run in it was interrupted.
     if bad := [name for name in methods if not _NAME.fullmatch(name) or name == BEFORE]:
         raise ConfigError(f"{path}: {bad[0]!r} cannot name a method; take letters, digits and any of . _ + -")
@@ -93,7 +97,8 @@ def read_sweep(path: Path, changes: Sequence[str] = ()) -> Sweep:
     sweep = Sweep(config, methods, grid, fixed, seeds, keep_models)
     for name in sweep.methods:  # all of them are looked at before the first one runs
         for setting in settings_of(sweep, name):
-            parse(value_of(sweep, name, setting, max(seeds)), f"{path}, {name}")
+            for seed in {min(seeds), max(seeds)}:
+                parse(value_of(sweep, name, setting, seed), f"{path}, {name}")
     return sweep
 
 
@@ -109,7 +114,11 @@ def value_of(sweep: Sweep, method: str, setting: Mapping[str, Any], seed: int) -
     for name, new in {**sweep.methods[method], **setting, "training.seed": seed}.items():
         apply_change(value, f"{name}={json.dumps(new, ensure_ascii=False)}")
     label = ",".join(f"{name.rsplit('.', 1)[-1]}={_plain(new)}" for name, new in setting.items()) or "only"
-    return {**value, "data": str(sweep.root / "data"), "output": str(sweep.root / method / f"{label},seed={seed}")}
+    return {
+        **value,
+        "data": value.get("data") or str(sweep.root / "data"),
+        "output": str(sweep.root / method / f"{label},seed={seed}"),
+    }
 
 
 def _plain(value: Any) -> str:
