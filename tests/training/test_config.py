@@ -132,7 +132,8 @@ def test_a_number_of_the_other_kind_becomes_one_that_the_trainer_can_use() -> No
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ("loss.temperature=.inf", "no config can hold"), ("fusion.temperature=inf", "finite"), ("output=''", "name a folder"),
+        ("loss.temperature=.inf", "no config can hold"), ("fusion.temperature=inf", "finite"),
+        ("output=''", "name a folder"),
         ("patience=2", "corpus.validation is 0"), ("loss.lam=!!float abc", "no YAML value"),
     ],
 )  # fmt: skip
