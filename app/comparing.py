@@ -31,12 +31,12 @@ class _Compared:
 
 
 @contextmanager
-def _bar(label: str) -> Iterator[Callable[[int, int], None]]:
+def _bar(label: str) -> Iterator[Callable[[float, int], None]]:
     place = st.empty()
     bar = place.progress(0.0, text=f"{plain(label)} …")
 
-    def update(done: int, total: int) -> None:
-        bar.progress(done / max(total, 1), text=f"{plain(label)}: {done:,} of {total:,}")
+    def update(done: float, total: int) -> None:
+        bar.progress(done / max(total, 1), text=f"{plain(label)}: {int(done):,} of {total:,}")
 
     try:
         yield update

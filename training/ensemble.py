@@ -33,7 +33,7 @@ def check_ensemble(config: Config) -> None:
 
 
 def score_ensemble(
-    config: Config, documents: Sequence[Document], progress: Callable[[int, int], None] | None = None
+    config: Config, documents: Sequence[Document], progress: Callable[[float, int], None] | None = None
 ) -> list[Score]:
     """Every document's score by the sources carried to the target's tokens and fused by the config's rule.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -49,13 +50,16 @@ class Score:
 
 
 def score(
-    model: Model, documents: Sequence[Document], progress: Callable[[int, int], None] | None = None
+    model: Model, documents: Sequence[Document], progress: Callable[[float, int], None] | None = None
 ) -> list[Score]:
-    """Every document's score; those of fewer than two tokens hold nothing to predict and are left out."""
+    """Every document's score; those of fewer than two tokens hold nothing to predict and are left out. `progress` is
+    told how many of the documents are done, those at hand by their tokens."""
     found = []
     for start in range(0, len(documents), _BATCH):
         some = documents[start : start + _BATCH]
-        for place, (document, one) in enumerate(zip(some, model.score([d.text for d in some]), strict=True), start):
+        within = None if progress is None else partial(_within, progress, start, len(some), len(documents))
+        scored = model.score([d.text for d in some], progress=within)
+        for place, (document, one) in enumerate(zip(some, scored, strict=True), start):
             if len(one.nll):
                 size = len(one.encoding.data) - int(one.encoding.ends[0])
                 bits, hits = float(one.nll.sum() / np.log(2)), int(one.correct.sum())
@@ -64,6 +68,12 @@ def score(
         if progress is not None:
             progress(min(len(documents), start + _BATCH), len(documents))
     return found
+
+
+def _within(
+    progress: Callable[[float, int], None], before: int, some: int, documents: int, done: int, total: int
+) -> None:
+    progress(before + some * done / max(1, total), documents)
 
 
 def table(scores: Mapping[str, Sequence[Sequence[Score]]], seed: int = 0) -> pd.DataFrame:

@@ -22,7 +22,7 @@ from training.seeds import by_method
 from training.splits import SPLITS, identity_of, split_corpus
 
 # By what is done, a context that shows how far it is.
-Watch = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
+Watch = Callable[[str], AbstractContextManager[Callable[[float, int], None]]]
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ _SCORES = pa.schema(
 
 
 def run_scores(
-    folder: Path, config: Config, documents: Sequence[Document], progress: Callable[[int, int], None] | None = None
+    folder: Path, config: Config, documents: Sequence[Document], progress: Callable[[float, int], None] | None = None
 ) -> list[Score]:
     """The scores of a run's model, or of the ensemble that it stands for, as `evaluate.score` gives them.
 

@@ -151,10 +151,20 @@ def test_an_ensemble_is_measured_as_fidelity_measures_it(tmp_path: Path, models:
             score_ensemble(tiny_config(tmp_path, models[:2], kind="ensemble", **changes), texts)
 
 
-def test_what_an_attempt_left_that_was_killed_is_no_obstacle(tmp_path: Path, models: tuple[str, str, str]) -> None:
+def test_what_an_attempt_left_that_was_killed_is_no_obstacle(
+    tmp_path: Path, models: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = tiny_config(tmp_path, models[:2], kind="linear", sources=[{"model": models[2]}])
-    (config.output / "model").mkdir(parents=True)
-    (config.output / "model" / "model.safetensors").write_bytes(b"half")
+
+    def killed(_: object, folder: Path, *__: object) -> None:
+        folder.mkdir()
+        (folder / "model.safetensors").write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("training.train.merge_weights", killed)
+        train(config, say=quiet)
+    assert (config.output / "model" / "model.safetensors").read_bytes() == b"half"
     assert train(config, say=quiet)["finished"]
 
 
