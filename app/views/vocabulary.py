@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from app import figures, inputs, results
 from app.inputs import pick_text, pick_tokenizers, stop_with
-from app.state import Field, begin_with
+from app.state import Field, begin_with, gone_back
 from fusion_core.errors import FusionError
 from fusion_core.mapping import (
     BREAKDOWNS,
@@ -184,7 +184,8 @@ def _show_entry(source: Tokenizer, target: Tokenizer, text: str, form: str, wors
     st.subheader("One entry")
     if st.session_state.setdefault("entry_of", source.fingerprint) != source.fingerprint:
         st.session_state.entry_of = source.fingerprint
-        st.session_state.pop("entry", None)  # an id of another vocabulary
+        if not (gone_back() and "entry" in st.query_params):
+            st.session_state.pop("entry", None)  # an id of another vocabulary
     begin_with("entry", worst)
     st.session_state.entry = min(st.session_state.entry, source.size - 1)
     entry = st.number_input("Source id (or click a row above)", 0, source.size - 1, key="entry", step=1)

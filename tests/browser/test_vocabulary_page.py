@@ -94,6 +94,27 @@ def test_a_selected_row_does_not_outlive_its_table(address: str, page: Page) -> 
     expect(field).to_have_value("7")
 
 
+def test_going_back_to_other_tokenizers_brings_back_the_entry_that_was_chosen(address: str, page: Page) -> None:
+    page.goto(f"{address}/vocabulary?{PAIR}")
+    _ready(page)
+    entry = page.get_by_role("spinbutton", name="Source id")
+    entry.fill("123")
+    entry.press("Enter")
+    page.wait_for_function("location.search.includes('entry=123')")
+    settled(page)
+    source = page.get_by_role("combobox", name="Source tokenizer").first
+    source.click()
+    source.fill("minilm")
+    page.get_by_role("option", name="minilm", exact=True).click()
+    page.wait_for_function("location.search.includes('source=minilm')", timeout=60_000)
+    _ready(page)
+    settled(page)
+    expect(entry).not_to_have_value("123")
+    page.go_back()
+    expect(entry).to_have_value("123", timeout=60_000)
+    page.wait_for_function("location.search.includes('entry=123')")
+
+
 def test_going_back_takes_a_search_back(address: str, page: Page) -> None:
     page.goto(f"{address}/vocabulary?{PAIR}")
     _ready(page)
