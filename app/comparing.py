@@ -10,9 +10,8 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app import results, watching
+from app import paths, results, watching
 from app.escape import drawn, plain
-from fusion_core.errors import FusionError
 from training.comparison import figure
 from training.evaluate import FEWEST
 from training.judging import Judged, judge
@@ -46,6 +45,8 @@ def _bar(label: str) -> Iterator[Callable[[float, int], None]]:
 
 def _measure(chosen: Sequence[Run], before: bool, over_seeds: bool) -> _Compared:
     notes: list[str] = []
+    for run in chosen:
+        paths.permitted_config(run.config())
     with results.turn():
         judged = judge([run.folder for run in chosen], notes.append, _bar, before=before, over_seeds=over_seeds)
     return _Compared(judged, {str(run.folder): run.name for run in chosen}, notes)
@@ -54,6 +55,10 @@ def _measure(chosen: Sequence[Run], before: bool, over_seeds: bool) -> _Compared
 @st.fragment
 def show() -> None:
     """A button that compares the finished ones of the runs that are picked, and what it found last."""
+    watching.told(_compare)
+
+
+def _compare() -> None:
     there = watching.list_shown()
     if not there:
         return
@@ -76,10 +81,7 @@ def show() -> None:
         if not chosen:
             st.info("None of the runs that are picked above has finished.")
             return
-        try:
-            st.session_state[_KEPT] = _measure(chosen, before, over_seeds)
-        except FusionError as error:
-            st.error(plain(str(error)), icon=":material/error:")
+        st.session_state[_KEPT] = _measure(chosen, before, over_seeds)
     if (found := st.session_state.get(_KEPT)) is not None:
         _show(found)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from fusion_core.errors import DistributionError, TokenizerError
 from fusion_core.tokenizers import BESIDE, SAMPLES
 from fusion_core.workspace import digest, expanded, workspace
+from training.config import Config
 from training.shards import MANIFEST, read_manifest
 
 # Folders that the app may read, besides the workspace; `fusescope app` sets it.
@@ -75,6 +76,21 @@ def permitted_folder(name: str) -> Path:
             "or start the app with: fusescope app --allow FOLDER"
         )
     return real
+
+
+def permitted_config(config: Config) -> Config:
+    """`config` if the app may read every model, text and folder that it names.
+
+    Raises:
+        TokenizerError, DistributionError: one of them lies elsewhere.
+    """
+    for name in (config.target, *(source.model for source in config.sources)):
+        permitted(name)
+    for file in (*config.corpus.files, *([config.data] if config.data else [])):
+        permitted_folder(str(file))
+    if config.corpus.hub:
+        permitted(config.corpus.hub.name)
+    return config
 
 
 def shard_folders(limit: int = 50) -> list[str]:

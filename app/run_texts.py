@@ -56,10 +56,11 @@ def _broken(run: Run, config: Config) -> list[_Shown]:
     return found
 
 
-def show(run: Run, config: Config, pages: dict[str, Any]) -> None:
+def show(run: Run, pages: dict[str, Any]) -> None:
     """A picker of the run's texts, with buttons that open the chosen one elsewhere."""
     try:
-        folders = [str(paths.permitted_folder(str(folder))) for folder in taught_folders(config)]
+        config = paths.permitted_config(run.config())
+        folders = [str(paths.permitted_folder(str(folder))) for folder in taught_folders(run.written())]
         shown = _broken(run, config) + (_documents(folders) if len(folders) > 1 else [])
     except (FusionError, OSError, ValueError, KeyError) as error:
         st.caption(f"Its texts cannot be shown: {plain(str(error))}")

@@ -21,6 +21,8 @@ from training import runs, yaml_text
 from training.finding import find_runs
 from training.progress import Standing
 
+# Runs of the command line that are listed at most.
+_ELSEWHERE = 100
 # Of a run's log, the last ones are shown.
 _LOG_LINES = 12
 # Where the config and the name of a run that another one is to begin from wait for the form.
@@ -82,10 +84,11 @@ def _begun_elsewhere() -> dict[str, Path]:
 
 def list_shown() -> list[runs.Run]:
     """Those that the app launched, then those of the command line, the newest first."""
-    return [*runs.list_runs(), *(runs.read_run(path, name) for name, path in _begun_elsewhere().items())]
+    elsewhere = list(_begun_elsewhere().items())[:_ELSEWHERE]
+    return [*runs.list_runs(), *(runs.read_run(path, name) for name, path in elsewhere)]
 
 
-def _told(section: Callable[[], None]) -> None:
+def told(section: Callable[[], None]) -> None:
     """Run a part of the page that is drawn anew by itself, where no one else would tell its errors."""
     try:
         section()
@@ -97,7 +100,7 @@ def _told(section: Callable[[], None]) -> None:
 @st.fragment(run_every=2.0)
 def show_runs() -> None:
     """The table of runs, and what is picked of it."""
-    _told(_runs)
+    told(_runs)
 
 
 def _runs() -> None:
@@ -134,6 +137,8 @@ def _runs() -> None:
         **dict.fromkeys(("tokens a second", "seconds"), whole),
     }
     st.dataframe(frame, hide_index=True, column_config=config, placeholder="")
+    if (count := len(_begun_elsewhere())) > _ELSEWHERE:
+        st.caption(f"Of {count:,} runs of the command line the newest {_ELSEWHERE} are listed.")
     names = [run.name for run in found]
     state.begin_with("train_picked", names[:1])
     there = [name for name in st.session_state.train_picked if name in names]
@@ -168,12 +173,9 @@ def _runs() -> None:
 
 
 def _begin_from(run: runs.Run) -> None:
-    """Hand its config to the form above, as YAML, under a name that is free; what it was taught need not be again."""
-    config = run.config()
-    value = json.loads(config.model_dump_json(exclude_defaults=True))
+    """Hand its config to the form above, as YAML, under a name that is free."""
+    value = json.loads(run.config().model_dump_json(exclude_defaults=True))
     del value["output"]  # the new run has its own
-    if not config.online:
-        value.setdefault("data", str(run.folder / "data"))
     base = re.sub(r"-[0-9]+$", "", re.sub(r"[^A-Za-z0-9._-]+", "-", run.name).strip("-._"))[:56] or "run"
     name = next(f"{base}-{n}" for n in itertools.count(2) if not (runs.runs_folder() / f"{base}-{n}").exists())
     st.session_state[BEGUN_FROM] = (yaml_text.write(value), name)
@@ -184,8 +186,10 @@ def _show_controls(run: runs.Run) -> None:
     """Stop, resume and remove it."""
     columns = st.columns([1, 1, 1, 3])
     if columns[0].button("Stop", key=f"stop_{run.name}", disabled=run.state != "running"):
-        runs.stop(run)
-        st.session_state.setdefault("train_stopping", set()).add(run.name)
+        if runs.stop(run):
+            st.session_state.setdefault("train_stopping", set()).add(run.name)
+        else:
+            st.warning("Its process is on another machine, or has just ended: it can only be stopped there.")
     if columns[1].button("Resume", key=f"resume_{run.name}", disabled=not run.resumable):
         try:
             runs.launch(run.name, run.config(), resume=True)
@@ -226,7 +230,7 @@ def _show_result(run: runs.Run) -> None:
 @st.fragment(run_every=5.0)
 def show_texts() -> None:
     """What a run was trained on."""
-    _told(_texts)
+    told(_texts)
 
 
 def _texts() -> None:
@@ -239,4 +243,4 @@ def _texts() -> None:
         st.session_state.pop("texts_of", None)
     state.begin_with("texts_of", names[0])
     run = found[names.index(st.selectbox("Run", names, key="texts_of"))]
-    run_texts.show(run, run.config(), st.session_state["_pages"])
+    run_texts.show(run, st.session_state["_pages"])

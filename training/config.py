@@ -289,7 +289,7 @@ def parse(value: Any, origin: str = "the config", *, training: bool = True) -> C
         raise ConfigError(f"{origin} holds what no config can hold: {str(error)[:200]}") from error
     if config.corpus.name is None and not config.corpus.files and config.corpus.hub is None:
         raise ConfigError(f"{origin}: corpus: give a name ({', '.join(CORPORA)}), files or a hub data set")
-    if config.patience and not config.corpus.validation:
+    if training and config.patience and not config.corpus.validation:
         raise ConfigError(f"{origin}: patience stops by what validation says, and corpus.validation is 0")
     if config.corpus.validation + config.corpus.held_out >= 1:
         raise ConfigError(f"{origin}: corpus: validation and held_out leave nothing to train on")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from fusion_core.errors import ConfigError, FusionError
+from fusion_core.errors import ConfigError, FusionError, TrainingError
 from fusion_core.models import load_model
 from training.config import Config
 from training.corpus import Document
@@ -68,6 +68,10 @@ def judge(
         read_result(run)
     chosen = read_config(runs[0], changes)
     made = {str(run): read_config(run) for run in runs}
+    if gone := [
+        run for run, config in made.items() if config.kind != "ensemble" and not (Path(run) / "model").is_dir()
+    ]:
+        raise TrainingError(f"{', '.join(gone)} has no model any more: a sweep removes those that it need not keep")
     groups = by_method(made) if over_seeds else [[label] for label in made]
     texts = list(getattr(split_corpus(chosen), split))
     if not texts:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from pydantic import TypeAdapter
 
 from fusion_core.sealed import SealError, read_json, write_json
 
@@ -62,8 +63,8 @@ class Journal:
 def read_standing(folder: Path) -> Standing | None:
     """The newest standing of the run in `folder`, None where there is none."""
     try:
-        return Standing(**read_json(folder / PROGRESS, FORMAT, VERSION))
-    except (OSError, SealError, TypeError):
+        return TypeAdapter(Standing).validate_python(read_json(folder / PROGRESS, FORMAT, VERSION))
+    except (OSError, SealError, ValueError):
         return None
 
 

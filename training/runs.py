@@ -55,7 +55,11 @@ def run_folder(name: str) -> Path:
 
 def is_launched(folder: Path) -> bool:
     """Whether the app keeps the run in `folder` as one that it started."""
-    return (folder / _LAUNCH).is_file() and folder.parent.resolve() == runs_folder().resolve()
+    return (
+        bool(_NAME.match(folder.name))
+        and (folder / _LAUNCH).is_file()
+        and folder.parent.resolve() == runs_folder().resolve()
+    )
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,12 @@ class Run:
         """What it was begun with; raises `ConfigError` where its folder does not tell."""
         return load(self.folder / _LAUNCH) if self.launched else read_config(self.folder)
 
+    def written(self) -> Config:
+        """The same with the names that it was begun with, by which its distributions are kept; raises `ConfigError`."""
+        found = load(self.folder / (_LAUNCH if self.launched else CONFIG), training=False)
+        data = found.data and self.config().data
+        return found.model_copy(update={"output": self.folder, "data": data})
+
     def log(self) -> str:
         """The end of what the process printed, progress bars in their last state."""
         try:
@@ -118,13 +128,14 @@ def launch(name: str, config: Config, *, resume: bool = False) -> Run:
         raise TrainingError(f"there is a run {name!r} already; choose another name")
     try:
         folder.mkdir(parents=True, exist_ok=resume)
-        with atomic_path(folder / _LAUNCH) as temporary:
-            temporary.write_text(dump(_absolute(config, folder)), encoding="utf-8")
+        if not (resume and config == read_run(folder).config()):  # as it was, it goes on as it is written there
+            with atomic_path(folder / _LAUNCH) as temporary:
+                temporary.write_text(dump(_absolute(config, folder)), encoding="utf-8")
         saved = resume and latest(folder / "checkpoints") is not None
         command = [sys.executable, "-m", "training", "train", str(folder / _LAUNCH), *(["--resume"] * saved)]
         with (folder / "log.txt").open("ab") as log:
             process = subprocess.Popen(  # noqa: S603  # a list, never a shell
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=_begun_in(folder)
             )
         write_process(folder, of_pid(process.pid))
     except OSError as error:
@@ -132,13 +143,16 @@ def launch(name: str, config: Config, *, resume: bool = False) -> Run:
     return read_run(folder)
 
 
-def stop(run: Run) -> None:
-    """Ask a running process to end: in training it saves first, before that there is nothing to save."""
+def stop(run: Run) -> bool:
+    """Ask a running process to end: in training it saves first, before that there is nothing to save. Whether one was
+    asked: those of other machines cannot be."""
     process = read_process(run.folder)
     if process is not None and process.runs:
         with suppress(OSError):  # a full disk is no reason to go on
             write_process(run.folder, replace(process, told=True))
         os.kill(process.pid, signal.SIGTERM)
+        return True
+    return False
 
 
 def remove(run: Run) -> None:
@@ -199,11 +213,20 @@ def read_config(folder: Path, changes: Sequence[str] = ()) -> Config:
     begun, which versions.json tells, those of `changes` from here. Raises `ConfigError`."""
     value = json.loads(load(folder / CONFIG, training=False).model_dump_json())
     value["output"] = str(folder)
-    with suppress(OSError, SealError, KeyError, TypeError):
-        _anchor(value, Path(read_json(folder / VERSIONS, FORMAT, VERSION)["folder"]))
+    if (began := _begun_in(folder)) is not None:
+        _anchor(value, began)
     for change in changes:
         apply_change(value, change)
     return parse(value, str(folder / CONFIG), training=False)
+
+
+def _begun_in(folder: Path) -> Path | None:
+    """The folder that the run's relative paths are from, if it has begun and that is there."""
+    try:
+        began = Path(read_json(folder / VERSIONS, FORMAT, VERSION)["folder"])
+        return began if began.is_dir() else None
+    except (OSError, SealError, KeyError, TypeError, ValueError):
+        return None
 
 
 def _anchor(value: dict[str, Any], began: Path) -> None:
@@ -270,9 +293,13 @@ def _rows(path: Path, _changed: int, _size: int) -> tuple[dict[str, Any], ...]:
             row = json.loads(line)
         except ValueError:  # the last line is being written
             continue
-        if isinstance(row, dict) and isinstance(row.get("step"), int):
-            rows.append({name: value for name, value in row.items() if isinstance(value, int | float)})
+        if isinstance(row, dict) and isinstance(row.get("step"), int) and 0 <= row["step"] < 1 << 53:
+            rows.append({name: value for name, value in row.items() if _is_figure(value)})
     return tuple(rows)
+
+
+def _is_figure(value: Any) -> bool:
+    return isinstance(value, int | float) and abs(value) < 1 << 53  # false for NaN too
 
 
 def list_runs() -> list[Run]:

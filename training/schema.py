@@ -38,6 +38,8 @@ def _training_schema() -> tuple[dict[str, Any], dict[str, Any]]:
         for bound, values in (("minimum", LEAST), ("maximum", MOST)):
             if name in values:
                 arguments[name][bound] = values[name]
+        if name == "fsdp":  # the Trainer takes more of it than its type says
+            arguments[name] = {"description": arguments[name]["description"]}
         if name in DEFAULTS:
             arguments[name]["default"] = DEFAULTS[name]
     return arguments, kinds.get("$defs", {})

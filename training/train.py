@@ -105,6 +105,8 @@ def _train(config: Config, resume: bool, say: Say, engine: Engine | None) -> dic
         say(f"{splits.train.copies} more are copies of documents that are kept apart, and are left out")
     if config.corpus.validation and not splits.validation:
         say(NO_VALIDATION)
+    if state.is_main_process and not resume:
+        _begin(config, splits)
     tell = Journal(folder)
     stages = 0 if config.online else len(plan(config, splits.train))
     # Of several processes the first one makes the data; the others then find it made.
@@ -119,9 +121,9 @@ def _train(config: Config, resume: bool, say: Say, engine: Engine | None) -> dic
     if state.is_main_process:
         if resume:
             spent = rewind(folder)
+            _begin(config, splits)  # it may be asked for more epochs
         else:
             _forget(folder)
-        _begin(config, splits)
     transformers.set_seed(arguments.seed)
     # Training keeps full-precision weights; 'bf16: true' under training mixes precisions.
     place = "cpu" if _sharded() else device  # who shards a model moves it

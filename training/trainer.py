@@ -197,6 +197,14 @@ class FusionTrainer(Trainer):  # type: ignore[misc]
         finally:  # a process that ends by an error waits for its workers
             self._over.value = True
 
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """The Trainer's, which asks whether the last step is done only after another one: a run that was killed between
+        its last checkpoint and its end would have one step too many."""
+        if self.state.global_step < self.state.max_steps:
+            super()._run_epoch(*args, **kwargs)
+        else:
+            self.control.should_training_stop = True
+
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Bits per byte on the validation documents."""
         start, was = time.perf_counter(), self.model.training

@@ -127,12 +127,7 @@ def _checked(text: str) -> Config:
     if isinstance(value, dict):
         value = {**value, "output": "."}  # the run's own folder, whatever was typed
     config = parse(value, "the config")
-    for name in (config.target, *(source.model for source in config.sources)):
-        paths.permitted(name)
-    for file in (*config.corpus.files, *([config.data] if config.data else [])):
-        paths.permitted_folder(str(file))
-    if config.corpus.hub:
-        paths.permitted(config.corpus.hub.name)
+    paths.permitted_config(config)
     if refused := sorted(_REFUSED & set(config.training)):
         raise ConfigError(f"training.{refused[0]} reads or writes outside the run's folder; use it on the command line")
     reports = config.training.get("report_to") or "none"

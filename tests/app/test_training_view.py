@@ -11,8 +11,11 @@ from streamlit.testing.v1 import AppTest
 from fusion_core import ConfigError
 
 pytest.importorskip("torch")
+from app import watching
 from app.views.training import _as_file, _checked
+from fusion_core.sealed import write_json
 from training import runs
+from training.processes import FORMAT, VERSION
 
 TEXT = "target: smollm2-135m\nsources: []\ncorpus: {name: stdlib-docstrings}"
 
@@ -39,7 +42,7 @@ def test_errors_in_parts_that_draw_themselves_anew_are_told_in_words(monkeypatch
     page = AppTest.from_string("from app.views import training\ntraining.render()", default_timeout=120).run()
     assert not page.exception, page.exception
     told = [error.value.replace("\\", "") for error in page.error]
-    assert told == ["the config of *this* run is damaged"] * 2  # of the table of runs, and of their texts
+    assert told == ["the config of *this* run is damaged"] * 3  # of the table of runs, their comparison and their texts
 
 
 PAGE = """
@@ -63,7 +66,7 @@ def test_another_run_begins_with_the_config_of_one_that_there_is(
     assert not page.exception, page.exception
     begun = yaml.safe_load(page.text_area(key="train_yaml").value)
     asked = {name: value for name, value in yaml.safe_load(TEXT).items() if value}
-    assert begun == {**asked, "loss": {"lam": 0.3}, "data": str(first / "data")}
+    assert begun == {**asked, "loss": {"lam": 0.3}}
     assert page.text_input(key="train_name").value == "first-2" and page.toggle(key="train_own").value
     # It is in the address, and comes back with it.
     again = AppTest.from_string(PAGE, default_timeout=120)
@@ -86,3 +89,22 @@ def test_a_form_that_is_changed_is_not_covered_by_older_text() -> None:
     assert "per_device_train_batch_size: 2" in page.text_area(key="train_yaml").value
     page.text_area(key="train_yaml").set_value("# " + "x" * 5000).run()
     assert "train_yaml" not in page.query_params  # too long for an address
+
+
+def test_what_a_runs_folder_names_is_read_within_the_apps_folders_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FUSESCOPE_WORKSPACE", str(tmp_path / "workspace"))
+    folder = tmp_path / "workspace" / "forged"
+    folder.mkdir(parents=True)
+    outside = f"target: {tmp_path}\ncorpus: {{name: stdlib-code}}\noutput: x\n"
+    (folder / "config.yaml").write_text(outside, encoding="utf-8")
+    for name in ("versions.json", "run.json"):
+        write_json(folder / name, FORMAT, VERSION, {})
+    watching._begun_elsewhere.clear()
+    page = AppTest.from_string(PAGE, default_timeout=120).run()
+    assert page.multiselect(key="train_picked").value == ["./forged"]
+    assert "lies outside the folders" in " ".join(caption.value for caption in page.caption)  # of its texts
+    page.button(key="compare").click().run()
+    assert [("lies outside the folders" in error.value) for error in page.error] == [True] and not page.exception
+    watching._begun_elsewhere.clear()

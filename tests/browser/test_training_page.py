@@ -7,6 +7,7 @@ import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -24,20 +25,24 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 Shoot = Callable[[Page, str], None]
 
 
-def test_from_the_form_to_a_finished_model(address: str, page: Page, shoot: Shoot, workspace_folder: Path) -> None:
-    folder = workspace_folder / "page"
+def _config(folder: Path, lines: int) -> dict[str, Any]:
+    """Of a run of seconds, its models and its text in `folder`."""
     folder.mkdir()
     kinds = ("byte-bpe", "metaspace-bpe")
     source, target = (str(tiny.save_model(folder / kind, kind, n)) for n, kind in enumerate(kinds))
     text = folder / "lines.txt"
-    text.write_text("\n".join(f"the quick brown fox jumps over {n} lazy dogs" for n in range(30)), encoding="utf-8")
-    config = {
+    text.write_text("\n".join(f"the quick brown fox jumps over {n} lazy dogs" for n in range(lines)), encoding="utf-8")
+    return {
         "target": target,
         "sources": [{"model": source}],
         "corpus": {"files": [str(text)], "paragraphs": True, "validation": 0.2, "held_out": 0.2},
         "teach": {"top_k": 8, "device": "cpu"},
         "training": {"max_steps": 8, "use_cpu": True, "logging_steps": 1, "learning_rate": 0.002},
     }
+
+
+def test_from_the_form_to_a_finished_model(address: str, page: Page, shoot: Shoot, workspace_folder: Path) -> None:
+    config = _config(workspace_folder / "page", 30)
     page.goto(f"{address}/training")
     expect(page.get_by_text("A new run")).to_be_visible(timeout=60_000)
     expect(page.get_by_text("num_train_epochs").first).to_be_visible()
@@ -84,19 +89,7 @@ def test_a_run_of_the_command_line_is_shown_and_its_texts_open(
     address: str, page: Page, shoot: Shoot, workspace_folder: Path
 ) -> None:
     folder = workspace_folder / "by-hand"
-    folder.mkdir()
-    kinds = ("byte-bpe", "metaspace-bpe")
-    source, target = (str(tiny.save_model(folder / kind, kind, n)) for n, kind in enumerate(kinds))
-    text = folder / "lines.txt"
-    text.write_text("\n".join(f"the quick brown fox jumps over {n} lazy dogs" for n in range(20)), encoding="utf-8")
-    config = {
-        "target": target,
-        "sources": [{"model": source}],
-        "corpus": {"files": [str(text)], "paragraphs": True, "validation": 0.2, "held_out": 0.2},
-        "teach": {"top_k": 8, "device": "cpu"},
-        "training": {"max_steps": 4, "use_cpu": True, "logging_steps": 1},
-        "output": str(folder / "runs" / "one"),
-    }
+    config = {**_config(folder, 20), "output": str(folder / "runs" / "one")}
     file = folder / "config.yaml"
     file.write_text(yaml.safe_dump(config), encoding="utf-8")
     launched("training", "train", file)

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from fusion_core import TrainingError
-from training import runs
+from fusion_core.sealed import write_json
+from training import progress, runs
 from training.finding import find_runs
 from training.processes import alone, at_work, of_pid, read_process, write_process
 
@@ -37,10 +38,13 @@ def test_runs_are_found_by_where_they_lie_the_newest_first(tmp_path: Path) -> No
     _run(here / "a" / "b" / "c" / "d" / "e")
     _run(here / "alone" / "inside")  # a run holds no other
     (here / "loop").symlink_to(here)
+    (here / os.fsdecode(b"caf\xe9")).mkdir()  # no page could show it
+    _run(here / os.fsdecode(b"caf\xe9") / "x")
     found = find_runs([here, there, here])
     assert list(found) == ["./alone", "sweep/clm/only,seed=0", str(there / "alone")]
+    os.utime(there / "alone" / "versions.json")  # it goes on, and names stay
+    assert find_runs([here, there])["./alone"] == here / "alone"
     assert list(find_runs([here / "alone"])) == [str(here / "alone")]
-    assert list(find_runs([here], most=1)) == ["./alone"]
     assert find_runs([tmp_path / "nowhere"]) == {}
 
 
@@ -48,7 +52,8 @@ def test_what_the_app_launched_is_its_own_and_nothing_else_is(tmp_path: Path) ->
     _run(runs.run_folder("mine"), "launch.yaml")
     _run(runs.run_folder("by-hand"))
     elsewhere = _run(tmp_path / "elsewhere", "launch.yaml")
-    assert list(find_runs([tmp_path / "workspace"])) == ["runs/by-hand"]
+    _run(runs.runs_folder() / "mine (copy)", "launch.yaml", age=9)  # under a name that the app gives none
+    assert list(find_runs([tmp_path / "workspace"])) == ["runs/by-hand", "runs/mine (copy)"]
     assert runs.read_run(runs.run_folder("mine")).resumable
     for folder in (runs.run_folder("by-hand"), elsewhere):
         run = runs.read_run(folder)
@@ -57,6 +62,27 @@ def test_what_the_app_launched_is_its_own_and_nothing_else_is(tmp_path: Path) ->
         with pytest.raises(TrainingError, match="not started by the app"):
             runs.remove(run)
         assert folder.exists()
+
+
+def test_many_folders_below_one_root_hide_nothing_below_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.finding._FOLDERS", 5)
+    for n in range(9):
+        (tmp_path / "many" / f"{n}").mkdir(parents=True)
+    _run(tmp_path / "few" / "data" / "model")
+    assert list(find_runs([tmp_path / "many", tmp_path / "few"])) == ["data/model"]
+
+
+def test_figures_that_no_page_could_draw_are_passed_over(tmp_path: Path) -> None:
+    folder = _run(tmp_path / "run")
+    rows = ['{"step": 1, "loss": 2.5, "big": 1e300}', f'{{"step": {10**30}, "loss": 1}}', '{"step": 2, "loss": NaN}']
+    (folder / "metrics.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    write_json(
+        folder / "progress.json", progress.FORMAT, progress.VERSION, {"stage": "a", "number": 1, "of": 2, "done": "a"}
+    )
+    run = runs.read_run(folder)
+    assert run.metrics == [{"step": 1, "loss": 2.5}, {"step": 2}] and run.standing is None
 
 
 def test_a_run_that_goes_on_is_not_removed(tmp_path: Path) -> None:
@@ -95,6 +121,6 @@ def test_another_machines_run_is_running_as_long_as_it_writes(tmp_path: Path) ->
     (folder / "progress.json").write_text("{}", encoding="utf-8")
     run = runs.read_run(folder)
     assert run.state == "running"
-    runs.stop(run)  # no process of this machine is meant
+    assert not runs.stop(run)  # no process of this machine is meant
     os.utime(folder / "progress.json", (time.time() - 3600, time.time() - 3600))
     assert runs.read_run(folder).state == "failed"

@@ -220,3 +220,17 @@ def test_nothing_to_resume_is_said(tmp_path: Path, models: tuple[str, str]) -> N
     assert any("no checkpoint was saved yet" in line for line in lines) and not any(
         ", 0 kept" in line for line in lines
     )
+
+
+@pytest.mark.parametrize("steps", [3, 4])
+def test_a_run_that_was_killed_just_before_its_end_takes_no_further_step(
+    tmp_path: Path, models: tuple[str, str], steps: int
+) -> None:
+    config = tiny_config(tmp_path, models)
+    config.training.update(max_steps=steps, save_steps=1)
+    whole = train(config, say=quiet)
+    rows = losses(config.output)
+    (config.output / "run.json").unlink()
+    again = train(config, resume=True, say=quiet)
+    assert again["steps"] == whole["steps"] == steps and losses(config.output) == rows
+    assert again["validation_after"] == pytest.approx(whole["validation_after"], abs=1e-6)

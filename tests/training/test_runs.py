@@ -16,6 +16,8 @@ from tests.support import tiny
 from tests.training.test_cli import fusescope
 from training import runs
 from training.config import Config, parse
+from training.data import taught_folders
+from training.finding import find_runs
 
 pytest.importorskip("torch")
 from training.train import train
@@ -74,6 +76,42 @@ def test_a_run_that_is_stopped_before_it_trains_was_stopped(config: Config) -> N
     assert _wait("early", "stopped", "failed").state == "stopped"
     runs.launch("early", short, resume=True)
     assert _wait("early", "finished").result["steps"] == 2
+
+
+def test_a_run_of_relative_paths_goes_on_from_anywhere(
+    tmp_path: Path, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one that was launched before its paths were made absolute."""
+    monkeypatch.chdir(tmp_path)
+    value = json.loads(config.model_dump_json()) | {"target": "model"}
+    value["corpus"]["files"] = ["lines.txt"]
+    value["training"] |= {"max_steps": 4, "save_steps": 2}
+    runs.launch("new", parse(value))
+    assert _wait("new", "finished").config().target == str(tmp_path / "model")
+    folder = runs.run_folder("old")
+    train(parse(value | {"output": str(folder)}), say=lambda _: None)
+    (folder / "launch.yaml").write_text((folder / "config.yaml").read_text())
+    (folder / "run.json").unlink()
+    monkeypatch.chdir("/")
+    old = runs.read_run(folder)
+    assert old.resumable
+    runs.launch("old", old.config(), resume=True)
+    assert _wait("old", "finished").result["steps"] == 4
+
+
+def test_a_run_is_found_while_its_data_are_made(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[dict[str, Path]] = []
+
+    def looked(*_: object, **__: object) -> None:
+        seen.append(find_runs([tmp_path]))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("training.train.prepare", looked)
+    with pytest.raises(KeyboardInterrupt):
+        train(config.model_copy(update={"output": tmp_path / "run", "sources": []}), say=lambda _: None)
+    assert list(seen[0]) == ["./run"]
 
 
 def test_a_run_that_fails_says_why(config: Config) -> None:
@@ -167,3 +205,18 @@ def test_a_run_of_relative_paths_is_read_from_another_folder(
     lines.write_text(lines.read_text(encoding="utf-8").replace("fox", "box"), encoding="utf-8")
     done = fusescope("evaluate", "../run")
     assert done.returncode == 0 and "the corpus has changed since it was trained" in done.stderr
+
+
+def test_what_models_were_taught_is_found_from_anywhere(
+    tmp_path: Path, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its folders' names hold those of the models and files as the config spells them."""
+    monkeypatch.chdir(tmp_path)
+    value = json.loads(config.model_dump_json())
+    value |= {"target": "model", "sources": [{"model": "./model"}], "output": "run", "teach": {"top_k": 4}}
+    value["corpus"]["files"] = ["lines.txt"]
+    value["training"]["max_steps"] = 1
+    train(parse(value), say=lambda _: None)
+    monkeypatch.chdir("/")
+    run = runs.read_run(tmp_path / "run")
+    assert len(taught_folders(run.written())) == 2 and run.config().target == str(tmp_path / "model")

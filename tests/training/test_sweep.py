@@ -25,7 +25,7 @@ from training.sweep.search import FORMAT, VERSION, read_trials
 
 pytest.importorskip("torch")
 import training.train
-from fusion_core.sealed import read_json
+from fusion_core.sealed import read_json, write_json
 
 
 @pytest.fixture
@@ -113,6 +113,16 @@ def test_models_that_are_not_kept_are_not_trained_again_to_be_judged(
 
     monkeypatch.setattr(training.train, "train", counted)
     assert run(sweep, quiet) == found and made == []
+    path = tmp_path / "sweep" / "trials.json"
+    trials = read_trials(path)
+    for trial in trials.values():
+        assert trial.pop("weights")  # as older versions left it
+    write_json(path, FORMAT, VERSION, {"trials": trials})
+    once_more = run(sweep, quiet)
+    assert len(made) == 4 and run(sweep, quiet) == once_more and len(made) == 4  # two methods, two seeds
+    with pytest.raises(TrainingError, match="has no model any more"):
+        evaluate([next((tmp_path / "sweep" / "clm").iterdir())])
+    made.clear()
     # What was not measured before cannot be, without the model.
     shutil.rmtree(next((tmp_path / "sweep" / "clm").glob("*seed=1")) / "scores")
     again = run(sweep, quiet)
@@ -138,6 +148,10 @@ def test_methods_are_compared_on_the_same_documents_or_not_at_all(
     sweep.methods["more"] = {"corpus.limit": 12}
     with pytest.raises(ConfigError, match=r"more .* has other validation documents"):
         run(sweep, quiet)
+    # It is the methods that must agree, not the config that none of them is.
+    one = replace(sweep, methods={"clm": {"sources": []}}, grid={"corpus.limit": [12]}, fixed={})
+    with pytest.raises(TypeError):  # it comes to the training
+        run(one, quiet)
 
 
 def test_each_method_may_name_its_target_and_a_sweep_keeps_what_its_config_says(tmp_path: Path, sweep: Sweep) -> None:
@@ -149,9 +163,10 @@ def test_each_method_may_name_its_target_and_a_sweep_keeps_what_its_config_says(
     found = run(read_sweep(path), quiet)["rows"]
     assert [(row["method"], row["seed"]) for row in found] == [("clm", 7), ("other", 7), ("before training", 7)]
     assert (tmp_path / "shared").is_dir() and not (tmp_path / "sweep" / "data").exists()
-    path.write_text(yaml.safe_dump({"config": sweep.config, "methods": methods, "seeds": [3, -1]}), encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"training\.seed: must be 0 or more"):
-        read_sweep(path)
+    for seeds, says in (([3, -1], "0 or more"), ([1 << 32, 3], "at most")):
+        path.write_text(yaml.safe_dump({"config": sweep.config, "methods": methods, "seeds": seeds}), encoding="utf-8")
+        with pytest.raises(ConfigError, match=rf"training\.seed: must be .*{says}"):
+            read_sweep(path)
 
 
 @pytest.mark.parametrize("name", ["../../victim", "a/b", "..", "before training", ""])

@@ -14,7 +14,7 @@ from training.processes import alone
 from training.splits import Splits, identity_of, split_corpus
 from training.sweep import judge
 from training.sweep.plan import BEFORE, Sweep, read_sweep, settings_of, value_of
-from training.sweep.search import FORMAT, VERSION, Search, forget
+from training.sweep.search import FORMAT, VERSION, Search
 
 __all__ = ["Sweep", "read_sweep", "run"]
 
@@ -35,7 +35,8 @@ def run(sweep: Sweep, say: Say) -> dict[str, list[dict[str, Any]]]:
             another process is at this sweep.
     """
     with alone(sweep.root):
-        first = parse(value_of(sweep, next(iter(sweep.methods)), {}, sweep.seeds[0]))
+        named = next(iter(sweep.methods))
+        first = parse(value_of(sweep, named, settings_of(sweep, named)[0], sweep.seeds[0]))
         splits = split_corpus(first)
         if not splits.validation or not splits.held_out:
             raise ConfigError(
@@ -53,7 +54,7 @@ def run(sweep: Sweep, say: Say) -> dict[str, list[dict[str, Any]]]:
             read.append({**{method: search.scores(one) for method, one in chosen.items()}, BEFORE: before})
             if not sweep.keep_models:
                 for one in chosen.values():
-                    forget(one)
+                    search.forget(one)
             found["rows"] += judge.rows(read[-1], chosen, seed, say)
             if len(read) > 1:
                 found["over_seeds"] = judge.rows_over(read, sweep.seeds[: len(read)], say)

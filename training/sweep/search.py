@@ -62,10 +62,10 @@ class Search:
             bits = made.trial["validation_after"]
             if bits is not None and (found is None or bits < found[0]):
                 if found is not None:
-                    forget(found[1])
+                    _forget(found[1])
                 found = (bits, made)
             else:
-                forget(made)
+                _forget(made)
         if found is None:
             raise TrainingError(f"every setting of {method!r} diverged; try a lower learning rate")
         chosen = found[1]
@@ -80,6 +80,14 @@ class Search:
     def scores(self, chosen: Chosen) -> list[Score]:
         """How it does on the held-out documents: as was measured before, where its model was removed since."""
         return self._kept(chosen) or run_scores(chosen.config.output, chosen.config, self._held_out)
+
+    def forget(self, chosen: Chosen) -> None:
+        """Remove its model, whose scores are kept by what tells it from others."""
+        key = str(chosen.config.output.relative_to(self._sweep.root))
+        if "weights" not in self._trials[key]:  # of an older version
+            self._trials[key]["weights"] = weights_identity(str(chosen.config.output / "model"))
+            write_json(self._path, FORMAT, VERSION, {"trials": self._trials})
+        _forget(chosen)
 
     def _can_be_judged(self, chosen: Chosen) -> bool:
         there = chosen.config.kind == "ensemble" or (chosen.config.output / "model").is_dir()
@@ -127,7 +135,7 @@ def read_trials(path: Path) -> dict[str, dict[str, Any]]:
         raise TrainingError(f"cannot go on with {path.parent}: {error}; remove it, or give another output") from error
 
 
-def forget(one: Chosen) -> None:
+def _forget(one: Chosen) -> None:
     """Remove its model, which takes room."""
     shutil.rmtree(one.config.output / "model", ignore_errors=True)
 
