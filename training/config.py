@@ -312,8 +312,8 @@ def parse(value: Any, origin: str = "the config", *, training: bool = True) -> C
 
 
 def _check_numbers(training: dict[str, Any], origin: str) -> None:
-    """The Trainer itself takes any value for a number, and fails with it after the data has been made; a number of the
-    other kind becomes one that it can use, such as 1e3 steps."""
+    """The Trainer itself takes any value for a number, and fails with it after the data has been made; a whole float
+    where it counts, such as 1e3 steps, becomes an integer."""
     types = training_fields()
     for name, value in training.items():
         if not set(get_args(types[name]) or [types[name]]) <= {bool, int, float, NoneType}:
@@ -321,7 +321,9 @@ def _check_numbers(training: dict[str, Any], origin: str) -> None:
         try:
             if isinstance(value, str):
                 raise ConfigError(f"{origin}: training.{name}: {value!r} is text, not a number, true or false")
-            number = training[name] = TypeAdapter(types[name]).validate_python(value)
+            number = TypeAdapter(types[name]).validate_python(value)
+            if isinstance(number, int):
+                training[name] = number
             if name in LEAST and number is not None and number < LEAST[name]:
                 raise ConfigError(f"{origin}: training.{name}: must be {LEAST[name]} or more, got {value!r}")
             if name in MOST and number is not None and number > MOST[name]:

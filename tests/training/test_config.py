@@ -126,6 +126,7 @@ def test_a_number_of_the_other_kind_becomes_one_that_the_trainer_can_use() -> No
     value = apply_change(apply_change(yaml.safe_load(EXAMPLE), "training.max_steps=1e1"), "training.warmup_steps=4")
     found = parse(value).training
     assert found["max_steps"] == 10 and isinstance(found["max_steps"], int)
+    assert str(found["logging_steps"]) == "5"  # a float to the Trainer, and as it was written
     assert arguments_of(parse(value), validates=False).max_steps == 10
 
 
